@@ -1,0 +1,21 @@
+"""Turns run folders into tidy pandas frames: load, select, align by relative depth, thin.
+
+Must never know torch or plotly.
+"""
+
+from gradscope.frame.runs import Run, load, load_all
+from gradscope.frame.selection import aligned, nearest_step, on_grid, select, thin
+from gradscope.frame.tables import FRAMES, sites_frame
+
+__all__ = [
+    "FRAMES",
+    "Run",
+    "aligned",
+    "load",
+    "load_all",
+    "nearest_step",
+    "on_grid",
+    "select",
+    "sites_frame",
+    "thin",
+]
