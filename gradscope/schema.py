@@ -114,6 +114,7 @@ TABLES: Mapping[str, Table] = {
                 Column("of", "int32", "", "tensor", "0: the site's tensor, 1: its gradient"),
                 Column("exponent", "int32", "", "binary exponent", "floor(log2 |t|)"),
                 Column("count", "int64", "", "count", "elements with that exponent"),
+                _stat("sampled_fraction", "sampled fraction", "share of the elements that were read"),
             ),
         ),
         Table(
