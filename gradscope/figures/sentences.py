@@ -134,3 +134,36 @@ def curve_sentence(last: Mapping[str, float], name: str, better: str) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def heatmap_sentence(sites: Sequence[str], steps: np.ndarray, cells: np.ndarray, label: str) -> str:
+    """Which layer is smallest and how the range over layers moved from first to last step.
+
+    Shapes: sites (d,), steps (s,), cells (s, d).
+    """
+    name = _capital(label)
+    good = np.isfinite(cells) & (cells > 0)
+    rows = np.flatnonzero(good.sum(axis=1) >= 2)
+    if not len(rows):
+        return f"{name} has too few values above zero to compare layers"
+    middle = np.array(
+        [
+            np.median(np.log10(c[g])) if g.any() else np.nan
+            for c, g in zip(cells.T, good.T, strict=True)
+        ]
+    )
+    low, high = int(np.nanargmin(middle)), int(np.nanargmax(middle))
+    gap = middle[high] - middle[low]
+    early, late = (_spread(cells[row][good[row]]) for row in (rows[0], rows[-1]))
+    text = f"{name} is smallest at {sites[low]}, {gap:.1f} decades below {sites[high]}"
+    if len(rows) > 1 and abs(late - early) >= STEADY_DECADES:
+        word = "widens" if late > early else "narrows"
+        text += (
+            f"; the spread over layers {word} from {early:.1f} to {late:.1f} decades"
+            f" between steps {int(steps[rows[0]])} and {int(steps[rows[-1]])}"
+        )
+    return text
+
+
+def _spread(values: np.ndarray) -> float:
+    return float(np.log10(values.max() / values.min()))
