@@ -1,0 +1,190 @@
+"""A model -> calls of (site name, module, tensor) while one training step runs.
+
+Attached only for the steps that are looked at, and then by torch's global module hooks: the model
+itself never carries a hook, so that its pickle, copy, repr and state_dict stay what they are. Must never know statistics or files.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.utils.hooks import RemovableHandle
+
+from gradscope.hooks.flatten import tensors
+
+OnOutput = Callable[[str, nn.Module, Tensor], None]
+OnGradient = Callable[[str, Tensor], None]
+OnAlias = Callable[[str, nn.Module, str], None]
+OnEntry = Callable[[nn.Module, str, object], None]
+
+
+class Observer:
+    """Hears modules return and gradients arrive at their outputs, in the first pass of a step.
+
+    `on_output(name, module, tensor)` is called for each output tensor, `on_gradient(name, gradient)`
+    for the loss gradient that arrives there (again if a second backward reaches it: the last one
+    counts), `on_alias(name, module, other)` when a module hands on the very tensor that `other`
+    returned, and `on_restart()` when what was seen was no training pass. The n-th call
+    of a module in one pass is `name#n`.
+
+    Tensor hooks, not full-backward hooks: those fail on in-place operations. A hook on a tensor
+    that is changed in place afterwards still receives the gradient of the value it had.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        modules: Mapping[str, nn.Module],
+        *,
+        on_output: OnOutput,
+        on_gradient: OnGradient,
+        on_alias: OnAlias,
+        on_restart: Callable[[], None],
+        on_entry: OnEntry,
+        on_skip: Callable[[str, str], None],
+    ) -> None:
+        self._model = model
+        self._modules = modules
+        self._on_output = on_output
+        self._on_gradient = on_gradient
+        self._on_alias = on_alias
+        self._on_restart = on_restart
+        self._on_entry = on_entry
+        self._on_skip = on_skip
+        self._handles: list[RemovableHandle] = []
+        self._names: dict[int, str] = {}
+        self.order: dict[str, int] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pass = object()
+        self._calls: dict[str, int] = {}
+        self._seen: set[str] = set()
+        self._backward = False
+        self._training: bool | None = None
+        self._inside = False
+        self._returned: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
+
+    @property
+    def attached(self) -> bool:
+        return bool(self._handles)
+
+    def attach(self) -> None:
+        """Listen to the pass to come."""
+        if self._handles:
+            return
+        self._begin()
+        self._names = {id(module): name for name, module in self._modules.items()}
+        self._handles = [
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave),
+        ]
+
+    def detach(self) -> None:
+        """Stop listening; gradients still on their way are ignored."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._begin()
+
+    def _enter(self, module: nn.Module, args: tuple[object, ...]) -> None:
+        if torch.compiler.is_compiling():
+            return
+        if module is self._model:
+            self._enter_model()
+        name = self._names.get(id(module))
+        if name is None:
+            return
+        self.order.setdefault(name, len(self.order))
+        if torch.is_grad_enabled() and not recomputing() and not self._backward:
+            self._on_entry(module, name, args)
+
+    def _enter_model(self) -> None:
+        """A call of the whole model: one that never returned was broken off by an exception."""
+        if not recomputing() and torch.is_grad_enabled():
+            if self._inside:
+                self._begin()
+                self._on_restart()
+            self._inside = True
+
+    def _leave(self, module: nn.Module, _args: object, output: object) -> None:
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        again = recomputing()
+        if module is self._model and not again:
+            self._inside = False
+        name = self._names.get(id(module))
+        if name is None or (not again and not self._same_pass()):
+            return
+        site = name
+        if not again:
+            self._calls[name] = call = self._calls.get(name, 0) + 1
+            site = name if call == 1 else f"{name}#{call}"
+        for suffix, tensor in tensors(output):
+            self._tensor(site + suffix, module, tensor)
+
+    def _same_pass(self) -> bool:
+        """Whether a forward call belongs to the pass observed; a step's first training pass counts."""
+        if self._backward:
+            return False
+        training = self._model.training
+        if self._training is False and training:
+            self._begin()
+            self._inside = True
+            self._on_restart()
+        self._training = training
+        return True
+
+    def _tensor(self, site: str, module: nn.Module, tensor: Tensor) -> None:
+        if site in self._seen:
+            return
+        self._seen.add(site)
+        reason = unsupported(tensor)
+        if reason:
+            self._on_skip(site, reason)
+            return
+        known = self._returned.get(id(tensor))
+        if known is not None and known[0]() is tensor and known[1] == tensor._version:
+            self._on_alias(site, module, known[2])
+            return
+        self._returned[id(tensor)] = (weakref.ref(tensor), tensor._version, site)
+        self._on_output(site, module, tensor.detach())
+        if tensor.requires_grad:
+            self._listen(site, tensor)
+
+    def _listen(self, site: str, tensor: Tensor) -> None:
+        token = self._pass
+
+        def arrived(gradient: Tensor) -> None:
+            if token is self._pass and gradient is not None:
+                self._backward = True
+                self._on_gradient(site, gradient.detach())
+
+        tensor.register_hook(arrived)
+
+
+def recomputing() -> bool:
+    """Whether a backward pass is running: a forward call then is activation checkpointing's second."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def unsupported(tensor: Tensor) -> str:
+    """Why a tensor has no statistics here, or an empty string."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return "it is traced by torch.func"
+    if tensor.is_meta:
+        return "it is on the meta device and has no values"
+    if tensor.is_quantized:
+        return "it is quantised"
+    if tensor.layout != torch.strided:
+        return f"its layout is {tensor.layout}"
+    if not tensor.is_floating_point():
+        return f"its type is {tensor.dtype}"
+    return ""

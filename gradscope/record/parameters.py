@@ -1,0 +1,313 @@
+"""Parameters and their gradients around an optimizer's step -> rows of the table `parameters`.
+
+Must never know module outputs or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gradscope.hooks import clean_name
+from gradscope.measure import fast_histogram, finish, sample_stride, square_sum
+from gradscope.record.outputs import HISTOGRAM_SAMPLE, Columns, Work, histogram_columns
+from gradscope.record.sheet import Sheet, to_host
+from gradscope.record.sites import SiteList
+
+COUNT, ZEROS = 0, 2
+
+
+@dataclass(frozen=True)
+class Known:
+    """A parameter of the model: its clean path, and that of the module that owns it."""
+
+    name: str
+    module: str
+    module_type: str
+
+
+@dataclass
+class Before:
+    """What a sampled step has to remember until the optimizer is done."""
+
+    parameters: list[Tensor]
+    copies: list[Tensor]
+
+
+class ParameterRecorder:
+    """Reads gradients before an optimizer's step and the updates after it.
+
+    `selected` says by module path whether a parameter is observed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sites: SiteList,
+        selected: Callable[[str], bool],
+        histograms: bool,
+    ) -> None:
+        self._model = model
+        self._sites = sites
+        self._selected = selected
+        self._histograms = histograms
+        self._known: dict[int, Known] = {}
+        self._strangers: set[int] = set()
+        self._before: Before | None = None
+        self._accumulated: dict[int, Tensor] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look the model's parameters up again: some may have been replaced."""
+        self._strangers.clear()
+        owner = {}
+        for path, module in self._model.named_modules():
+            for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+                owner.setdefault(id(parameter), (path, local, type(module).__name__))
+        self._known = {
+            key: Known(clean_name(f"{path}.{local}" if path else local), clean_name(path), kind)
+            for key, (path, local, kind) in owner.items()
+            if self._selected(clean_name(path) or type(self._model).__name__)
+        }
+
+    def mine(self, optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+        """The observed parameters that an optimizer updates, trainable ones only."""
+        found = []
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                key = id(parameter)
+                if key not in self._known and key not in self._strangers:
+                    self.refresh()
+                    if key not in self._known:
+                        self._strangers.add(key)
+                if key in self._known and parameter.requires_grad:
+                    found.append(parameter)
+        return found
+
+    def observed(self, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+        """Those of the parameters that belong to observed modules."""
+        return [p for p in parameters if id(p) in self._known]
+
+    def gradients(
+        self, parameters: list[nn.Parameter], step: int, scale: Tensor | None, full: bool
+    ) -> Work | None:
+        """Rows of step `step` from the gradients as they are now; `scale` divides them.
+
+        Norms only unless `full`, which needs `remember` to have been called before the update.
+        """
+        if not parameters:
+            return None
+        if full:
+            return self._full(parameters, step, scale)
+        present = [(i, p.grad) for i, p in enumerate(parameters) if p.grad is not None]
+        norms = gradient_norms([local(g) for _, g in present])
+        factor = to_host(scale) if scale is not None else None
+        index = self._site_index(parameters)
+        where = [i for i, _ in present]
+
+        def work() -> Mapping[str, Columns]:
+            values = np.full(len(index), np.nan)
+            if where:
+                values[where] = norms() if factor is None else norms() / factor()
+            return {"parameters": keyed(step, index, {"grad_norm": values})}
+
+        return work
+
+    def remember(self, parameters: list[nn.Parameter]) -> None:
+        """Copy the weights before an update that is to be looked at in full."""
+        weights = [local(p.detach()) for p in parameters]
+        self._before = Before(list(parameters), [w.clone() for w in weights])
+
+    def updates(self, full: Work | None) -> Work | None:
+        """Complete the rows of a full step with the update just applied."""
+        before, self._before = self._before, None
+        if full is None or before is None:
+            return full
+        now = [local(p.detach()) for p in before.parameters]
+        changes = update_squares(now, before.copies)
+
+        def work() -> Mapping[str, Columns]:
+            tables = dict(full())
+            columns = tables["parameters"]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = np.sqrt(changes()) / columns["weight_norm"].astype(np.float64)
+            columns["update_ratio"] = np.where(np.isfinite(ratio), ratio, np.nan).astype(np.float32)
+            return tables
+
+        return work
+
+    def _full(self, parameters: list[nn.Parameter], step: int, scale: Tensor | None) -> Work:
+        sheet = Sheet()
+        index = self._site_index(parameters)
+        counts: dict[tuple[int, int], tuple[NDArray[np.int64], float]] = {}
+        slots: list[int | None] = []
+        numel: list[int] = []
+        for site, parameter in zip(index, parameters, strict=True):
+            if parameter.grad is None:
+                slots.append(None)
+                numel.append(0)
+                continue
+            gradient = local(parameter.grad)
+            slots.append(sheet.add(gradient))
+            numel.append(local(parameter).numel())
+            if self._histograms and gradient.device.type == "cpu" and gradient.numel():
+                counts[int(site), 1] = histogram(gradient)
+        before = self._before
+        weight_slots = [sheet.add(w) for w in before.copies] if before is not None else []
+        resolve = sheet.take()
+        factor = to_host(scale) if scale is not None else None
+        clip = self._clip_factors(parameters)
+
+        def work() -> Mapping[str, Columns]:
+            raw = resolve()
+            divisor = 1.0 if factor is None else float(factor())
+            columns = full_columns(raw, slots, weight_slots, numel, divisor)
+            columns["clip_factor"] = clip(columns["grad_norm"])
+            tables = {"parameters": keyed(step, index, columns)}
+            if counts:
+                tables["histograms"] = histogram_columns(step, counts)
+            return tables
+
+        return work
+
+    def watch_accumulation(self, parameters: list[nn.Parameter]) -> list[Callable[[], None]]:
+        """Remember each gradient's norm as backward left it, for the clip factor; returns removers."""
+
+        def accumulated(parameter: Tensor) -> None:
+            if parameter.grad is not None:
+                gradient = local(parameter.grad)
+                self._accumulated[id(parameter)] = norm_now(gradient)
+
+        self._accumulated.clear()
+        return [p.register_post_accumulate_grad_hook(accumulated).remove for p in parameters]
+
+    def _clip_factors(
+        self, parameters: list[nn.Parameter]
+    ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+        """The function norms at the step -> clip factors; NaN where no norm was seen before."""
+        seen = [self._accumulated.get(id(p)) for p in parameters]
+        self._accumulated.clear()
+        where = [i for i, norm in enumerate(seen) if norm is not None]
+        if not where:
+            return lambda norms: np.full(len(norms), np.nan)
+        arrived = to_host(torch.stack([n for n in seen if n is not None]))
+
+        def factors(norms: NDArray[np.float64]) -> NDArray[np.float64]:
+            out = np.full(len(norms), np.nan)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = norms[where] / arrived()
+            unclipped = np.isclose(ratio, 1.0, rtol=2e-6, atol=0.0)
+            out[where] = np.where(unclipped, 1.0, ratio)
+            return out
+
+        return factors
+
+    def _site_index(self, parameters: list[nn.Parameter]) -> NDArray[np.int32]:
+        found = []
+        for parameter in parameters:
+            known = self._known[id(parameter)]
+            found.append(
+                self._sites.index(
+                    "parameter",
+                    known.name,
+                    module=known.module,
+                    module_type=known.module_type,
+                    shape=tuple(parameter.shape),
+                    parameters=parameter.numel(),
+                )
+            )
+        return np.array(found, dtype=np.int32)
+
+
+def local(t: Tensor) -> Tensor:
+    """A tensor's values on this process as a plain real tensor: shards, sparse and complex ones too."""
+    t = t.detach()
+    if hasattr(t, "to_local"):
+        t = t.to_local()
+    if t.is_sparse:
+        t = t.coalesce().values()
+    return torch.view_as_real(t) if t.is_complex() else t
+
+
+def histogram(t: Tensor) -> tuple[NDArray[np.int64], float]:
+    """The magnitude histogram of a sample of a host tensor, and the share that was read."""
+    counts = fast_histogram(t if t.dtype == torch.float32 else t.float(), HISTOGRAM_SAMPLE)
+    return counts, 1.0 / sample_stride(t.numel(), HISTOGRAM_SAMPLE)
+
+
+def norm_now(t: Tensor) -> Tensor:
+    """L2 norm as a scalar tensor on the tensor's device, added up in float64."""
+    if t.device.type == "cpu":
+        return torch.tensor(square_sum(t), dtype=torch.float64).sqrt_()
+    wide = torch.float32 if t.device.type == "mps" else torch.float64
+    return torch.linalg.vector_norm(t, dtype=wide)
+
+
+def gradient_norms(gradients: list[Tensor]) -> Callable[[], NDArray[np.float64]]:
+    """L2 norms of many gradients; the function returned gives them as float64, waiting if it must.
+
+    A gradient with NaN or infinite elements has the norm of its finite ones on the host, and a
+    non-finite norm where that would need another pass.
+    """
+    devices = {g.device for g in gradients}
+    if all(d.type == "cpu" for d in devices):
+        squares = np.array([square_sum(g) for g in gradients])
+        return lambda: np.sqrt(squares)
+    arrived = []
+    for device in devices:
+        where = [i for i, g in enumerate(gradients) if g.device == device]
+        norms = torch._foreach_norm([gradients[i].float() for i in where])
+        arrived.append((where, to_host(torch.stack(norms))))
+
+    def resolve() -> NDArray[np.float64]:
+        out = np.full(len(gradients), np.nan)
+        for where, values in arrived:
+            out[where] = values()
+        return out
+
+    return resolve
+
+
+def update_squares(now: list[Tensor], before: list[Tensor]) -> Callable[[], NDArray[np.float64]]:
+    """Sums of squares of now - before; `before` is overwritten."""
+    torch._foreach_sub_(before, now)
+    norms = gradient_norms(before)
+    return lambda: norms() ** 2
+
+
+def full_columns(
+    raw: NDArray[np.float64],
+    slots: list[int | None],
+    weight_slots: list[int],
+    numel: list[int],
+    divisor: float,
+) -> dict[str, NDArray[np.float64]]:
+    """Statistics of gradients and weights from their raw sums; absent gradients are NaN."""
+    where = [i for i, slot in enumerate(slots) if slot is not None]
+    rows = raw[[slot for slot in slots if slot is not None]]
+    rows[:, COUNT] = np.maximum(rows[:, COUNT], np.array(numel)[where])
+    statistics = finish(rows)
+    columns = {
+        name: np.full(len(slots), np.nan)
+        for name in ("grad_norm", "grad_rms", "grad_absmax", "grad_nonfinite")
+    }
+    if where:
+        columns["grad_rms"][where] = statistics[:, 2] / divisor
+        columns["grad_norm"][where] = statistics[:, 3] / divisor
+        columns["grad_absmax"][where] = statistics[:, 4] / divisor
+        columns["grad_nonfinite"][where] = statistics[:, 6]
+    columns["weight_norm"] = finish(raw[weight_slots])[:, 3]
+    return columns
+
+
+def keyed(step: int, index: NDArray[np.int32], columns: Mapping[str, NDArray[np.float64]]) -> Columns:
+    """Columns with their keys, statistics as float32."""
+    out: Columns = {name: values.astype(np.float32) for name, values in columns.items()}
+    return {"step": np.full(len(index), step, dtype=np.int64), "site": index, **out}
+
+

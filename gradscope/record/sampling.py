@@ -1,0 +1,78 @@
+"""The cost seen so far -> which steps are looked at in full.
+
+Must never know tensors, sites or files.
+"""
+
+from __future__ import annotations
+
+from gradscope.schema import GradScopeError
+
+FIRST_STEPS = 1
+"""Steps at the start that are always sampled: where a network stands before training."""
+
+LONG_STEP = 5.0
+"""A step longer than this many typical ones held something else (validation, a save)."""
+
+
+class Sampling:
+    """Decides before each step whether it is sampled, and before each whether norms are taken.
+
+    With an int n every n-th step is sampled. With "auto" the tracker's own seconds are charged
+    to an account that training fills with `budget` seconds per second; a step is sampled when the
+    account covers what a sampled step has cost lately.
+    """
+
+    def __init__(self, every: int | str, budget: float) -> None:
+        if every != "auto" and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
+            raise GradScopeError(
+                f'every={every!r} is neither "auto" nor a whole number of steps from 1 up.'
+            )
+        if not 0 < budget <= 1:
+            raise GradScopeError(
+                f"budget={budget!r} is not a share of step time between 0 and 1; 0.02 means 2 %."
+            )
+        self.every = every
+        self.budget = budget
+        self.elapsed = 0.0
+        self.spent = 0.0
+        self.sampled_steps = 0
+        self.steps = 0
+        self._typical = 0.0
+        self._sample_cost = 0.0
+        self._norm_cost = 0.0
+
+    def sample(self, step: int) -> bool:
+        """Whether step `step` is to be sampled in full."""
+        if isinstance(self.every, int):
+            return step % self.every == 0
+        if self.sampled_steps < FIRST_STEPS:
+            return True
+        return self._balance() >= self._sample_cost
+
+    def norms(self) -> bool:
+        """Whether the gradient norms of a step that is not sampled can be afforded."""
+        return isinstance(self.every, int) or self._balance() >= self._norm_cost
+
+    def done(self, sampled: bool, norms: bool, own: float, wall: float) -> None:
+        """Account for a finished step: the tracker's own seconds and the step's wall seconds."""
+        bare = max(wall - own, 0.0)
+        if self._typical == 0.0 or bare < self._typical:
+            self._typical = bare
+        else:
+            self._typical += 0.05 * (min(bare, LONG_STEP * self._typical) - self._typical)
+        self.steps += 1
+        self.elapsed += min(bare, LONG_STEP * self._typical)
+        self.spent += own
+        if sampled:
+            self.sampled_steps += 1
+            first = self.sampled_steps <= 2
+            self._sample_cost = own if first else 0.7 * self._sample_cost + 0.3 * own
+        elif norms:
+            self._norm_cost = own if not self._norm_cost else 0.9 * self._norm_cost + 0.1 * own
+
+    def cost(self) -> float:
+        """The tracker's own time as a share of the training's."""
+        return self.spent / self.elapsed if self.elapsed else float("nan")
+
+    def _balance(self) -> float:
+        return self.budget * self.elapsed - self.spent

@@ -1,0 +1,52 @@
+"""What a script logs -> rows of the table `scalars`.
+
+Must never know sites or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from torch import Tensor
+
+from gradscope.record.outputs import Columns, Work
+from gradscope.record.sheet import to_host
+from gradscope.schema import GradScopeError
+
+
+def scalar_work(step: int, when: float, scalars: Mapping[str, float | Tensor]) -> Work:
+    """Rows of one call of `log`; tensors on a device are waited for later, by the work itself.
+
+    Raises GradScopeError for a value that is no number and no one-element tensor.
+    """
+    arriving = {}
+    for name, value in scalars.items():
+        if isinstance(value, Tensor):
+            if value.numel() != 1:
+                raise GradScopeError(
+                    f"log({name}=...) got a tensor of shape {tuple(value.shape)}; give it one number, "
+                    f"for example {name}={name}.mean()."
+                )
+            arriving[name] = to_host(value.detach().reshape(()))
+            continue
+        try:
+            number = np.float64(value)
+        except (TypeError, ValueError):
+            raise GradScopeError(
+                f"log({name}=...) takes a number or a one-element tensor, not {type(value).__name__}."
+            ) from None
+        arriving[name] = lambda number=number: np.asarray(number)
+
+    def work() -> Mapping[str, Columns]:
+        size = len(arriving)
+        return {
+            "scalars": {
+                "step": np.full(size, step, dtype=np.int64),
+                "name": np.array(list(arriving), dtype=object),
+                "value": np.array([float(get()) for get in arriving.values()]),
+                "time": np.full(size, when),
+            }
+        }
+
+    return work

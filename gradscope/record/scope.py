@@ -1,0 +1,290 @@
+"""A model in training -> a run folder: `track` and the `Scope` it returns.
+
+Puts together the clock, the sampling, the hooks and the rows. Must never know pandas or plotly.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradscope.hooks import Observer, named_modules, select
+from gradscope.record.clock import Clock
+from gradscope.record.drain import Drain
+from gradscope.record.outputs import OutputRecorder, Work
+from gradscope.record.parameters import ParameterRecorder
+from gradscope.record.sampling import Sampling
+from gradscope.record.scalars import scalar_work
+from gradscope.record.scaler import listen
+from gradscope.record.sites import SiteList
+from gradscope.record.summary import summary
+from gradscope.schema import Finding
+from gradscope.store import RunWriter
+
+HOOK_SECONDS = 3e-6
+"""What calling one Python hook costs beyond the time spent inside it."""
+
+Stop = Callable[[], None]
+
+
+class Scope:
+    """A recording in progress; made by `track`.
+
+    `steps` is the number of optimizer steps done, `path` the run folder.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        writer: RunWriter,
+        sampling: Sampling,
+        *,
+        observe: Any,
+        exclude: Any,
+        optimizers: Sequence[torch.optim.Optimizer],
+        histograms: bool,
+        eager_samples: bool,
+        start: int,
+        quiet: bool,
+        on_close: Callable[[Scope], None],
+    ) -> None:
+        self._model = model
+        self._writer = writer
+        self._sampling = sampling
+        self._eager_samples = eager_samples
+        self._quiet = quiet
+        self._on_close = on_close
+        modules = named_modules(model)
+        chosen = select(modules, observe, exclude)
+        self._sites = SiteList()
+        self._outputs = OutputRecorder(self._sites, histograms)
+        self._parameters = ParameterRecorder(
+            model, self._sites, lambda module: module in chosen, histograms
+        )
+        self._observer = Observer(
+            model,
+            chosen,
+            on_output=self._timed(self._outputs.output),
+            on_gradient=self._timed(self._outputs.gradient),
+            on_alias=self._timed(self._outputs.alias),
+            on_restart=self._outputs.clear,
+            on_entry=self._enter,
+            on_skip=lambda site, why: writer.note(f"The output {site} is not recorded: {why}."),
+        )
+        self._drain = Drain()
+        self._own = 0.0
+        self._batch: int | None = None
+        self._pending: dict[int, tuple[bool, list[nn.Parameter], Work | None]] = {}
+        self._clip_watch: list[Stop] = []
+        self._stance: Any = None
+        self._open = True
+        self._clock = Clock(optimizers, self._concerns, self._before, self._after, start)
+        self._stop_scaler = listen(self._skipped)
+        self._last = time.perf_counter()
+        self._prepare()
+
+    # what a script calls
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self._writer.path
+
+    @property
+    def name(self) -> str:
+        """The run's name below its root."""
+        return self._writer.name
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps done."""
+        return self._clock.now
+
+    def log(self, **scalars: float | Tensor) -> None:
+        """Keep scalars at the step just done: numbers or one-element tensors, which are not waited for.
+
+        Raises GradScopeError for anything else.
+        """
+        if self._open:
+            self._drain_rows(scalar_work(max(self._clock.now - 1, 0), time.time(), scalars))
+
+    def step(self) -> None:
+        """End a step that no optimizer of torch's makes; gradients must still be there."""
+        began = time.perf_counter()
+        sampled = self._sampled
+        parameters = [p for p in self._model.parameters() if p.requires_grad]
+        work = self._parameters.gradients(
+            self._parameters.observed(parameters), self._clock.tick(), None, False
+        )
+        self._drain_rows(work)
+        self._finish_step(self._clock.now - 1, sampled, True, began)
+
+    def flush(self) -> None:
+        """Write all that was recorded so far to the run folder."""
+        self._drain.wait()
+        self._writer.flush()
+
+    def close(self, state: str = "finished", error: str = "") -> None:
+        """End the recording and leave the model as it was; a second call does nothing."""
+        if not self._open:
+            return
+        self._open = False
+        self._detach()
+        self._clock.close()
+        self._stop_scaler()
+        self._drain.close()
+        self._publish_sites()
+        if self._drain.dropped:
+            self._writer.note(f"{self._drain.dropped} steps' records were dropped: the disk was slow.")
+        self._writer.update_config(self._measured())
+        self._writer.flush()
+        self._on_close(self)
+        self._writer.close(state, error)
+        if not self._quiet:
+            print(self, file=sys.stderr)
+
+    def keep_findings(self, diagnose: Callable[[RunWriter], tuple[Finding, ...]]) -> None:
+        """Store the diagnosis of what is on disk with the run."""
+        self._writer.set_findings(diagnose(self._writer))
+
+    def __enter__(self) -> Scope:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        elif isinstance(error, KeyboardInterrupt):
+            self.close("interrupted", "interrupted by the user")
+        else:
+            self.close("failed", f"{type(error).__name__}: {error}")
+
+    def __str__(self) -> str:
+        return summary(self._writer, self._sampling, self._sites, self._clock.now, self._open)
+
+    # what torch calls
+
+    def _concerns(self, optimizer: torch.optim.Optimizer) -> bool:
+        return self._open and bool(self._parameters.mine(optimizer))
+
+    def _before(self, optimizer: torch.optim.Optimizer, step: int, closure: bool) -> None:
+        began = time.perf_counter()
+        parameters = self._parameters.mine(optimizer)
+        full = self._sampled
+        work: Work | None = None
+        if full:
+            self._parameters.remember(parameters)
+        if not closure:
+            work = self._gradients(optimizer, parameters, step, full)
+        self._pending[id(optimizer)] = (full, parameters, work)
+        self._own += time.perf_counter() - began
+
+    def _after(self, optimizer: torch.optim.Optimizer, step: int, closure: bool) -> None:
+        began = time.perf_counter()
+        full, parameters, work = self._pending.pop(id(optimizer), (False, [], None))
+        if closure:
+            work = self._gradients(optimizer, parameters, step, full)
+        if full:
+            work = self._parameters.updates(work)
+        self._drain_rows(work)
+        if self._clock.leads(optimizer):
+            self._finish_step(step, full, work is not None, began)
+        else:
+            self._own += time.perf_counter() - began
+
+    def _gradients(
+        self, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], step: int, full: bool
+    ) -> Work | None:
+        if not full and not self._norms:
+            return None
+        scale = getattr(optimizer, "grad_scale", None)
+        return self._parameters.gradients(parameters, step, scale, full)
+
+    def _skipped(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._concerns(optimizer):
+            self._drain_rows(scalar_work(self._clock.now, time.time(), {"skipped_step": 1.0}))
+            self._outputs.clear()
+            self._detach()
+            self._prepare()
+
+    def _enter(self, _module: nn.Module, _name: str, args: object) -> None:
+        if self._batch is None and isinstance(args, tuple):
+            sizes = [a.shape[0] for a in args if isinstance(a, Tensor) and a.dim() > 0]
+            if sizes:
+                self._batch = int(sizes[0])
+                self._writer.update_config({"batch_size": self._batch})
+
+    # the step
+
+    def _finish_step(self, step: int, sampled: bool, norms: bool, began: float) -> None:
+        if sampled:
+            self._drain_rows(self._outputs.take(step))
+            self._detach()
+        if self._sites.changed:
+            self._publish_sites()
+        now = time.perf_counter()
+        self._own += now - began
+        self._sampling.done(sampled, norms, self._own, now - self._last)
+        self._last, self._own = now, 0.0
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Decide about the step to come, and listen if it is to be sampled."""
+        self._sampled = self._sampling.sample(self._clock.now)
+        self._norms = self._sampled or self._sampling.norms()
+        if not self._sampled:
+            return
+        if self._eager_samples:
+            self._stance = torch.compiler.set_stance("force_eager")
+        self._observer.attach()
+        trainable = [p for p in self._model.parameters() if p.requires_grad and p.is_leaf]
+        self._clip_watch = self._parameters.watch_accumulation(trainable)
+
+    def _detach(self) -> None:
+        self._observer.detach()
+        for remove in self._clip_watch:
+            remove()
+        self._clip_watch = []
+        if self._stance is not None:
+            torch.compiler.set_stance("default")
+            self._stance = None
+
+    def _publish_sites(self) -> None:
+        self._writer.set_sites(self._sites.ordered(self._observer.order))
+
+    def _drain_rows(self, work: Work | None) -> None:
+        if work is None:
+            return
+        writer = self._writer
+
+        def write() -> None:
+            for table, columns in work().items():
+                writer.append(table, columns)
+
+        self._drain.put(write)
+
+    def _timed(self, function: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any) -> None:
+            began = time.perf_counter()
+            function(*args)
+            self._own += time.perf_counter() - began + HOOK_SECONDS
+
+        return call
+
+    def _measured(self) -> Mapping[str, Any]:
+        return {
+            "steps": self._clock.now,
+            "sampled_steps": self._sampling.sampled_steps,
+            "tracking_cost": round(self._sampling.cost(), 5) if self._sampling.elapsed else None,
+        }
