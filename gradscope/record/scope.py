@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradscope.diagnosis import verdict
 from gradscope.hooks import Observer, named_modules, select
 from gradscope.record.clock import Clock
 from gradscope.record.drain import Drain
@@ -152,7 +153,8 @@ class Scope:
 
     def keep_findings(self, diagnose: Callable[[RunWriter], tuple[Finding, ...]]) -> None:
         """Store the diagnosis of what is on disk with the run."""
-        self._writer.set_findings(diagnose(self._writer))
+        findings = diagnose(self._writer)
+        self._writer.set_findings(findings, verdict(findings))
 
     def __enter__(self) -> Scope:
         return self
