@@ -31,7 +31,7 @@ types: $(VENV)/.installed
 contracts: $(VENV)/.installed
 	$(BIN)/lint-imports
 
-lock:
+lock:  # uv is needed for this alone: pip install uv
 	uv pip compile --universal --python-version 3.11 --extra dev --no-emit-index-url --no-emit-find-links --quiet --output-file $(LOCK) pyproject.toml
 
 wheel: $(VENV)/.installed
