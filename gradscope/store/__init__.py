@@ -1,0 +1,22 @@
+"""The run folder: a crash-safe writer, a reader that works meanwhile, a catalogue of runs.
+
+Rows go in, columns come out; see docs/run-format.md. Never imports torch or pandas, never knows
+what the numbers mean.
+"""
+
+from gradscope.store.catalog import find_run, list_runs
+from gradscope.store.reader import StoredRun, open_run
+from gradscope.store.values import Columns, RunStatus, RunSummary, Segment
+from gradscope.store.writer import RunWriter
+
+__all__ = [
+    "Columns",
+    "RunStatus",
+    "RunSummary",
+    "RunWriter",
+    "Segment",
+    "StoredRun",
+    "find_run",
+    "list_runs",
+    "open_run",
+]

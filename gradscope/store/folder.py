@@ -1,0 +1,133 @@
+"""Turns a run's place, a folder or one zip archive, into bytes by name.
+
+Only reads. Never knows what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from gradscope.schema import GradScopeError
+from gradscope.store.documents import damaged, read_limited
+from gradscope.store.values import MAX_JSON_BYTES, MAX_PART_BYTES
+
+
+class Place(Protocol):
+    """Where the files of one run lie."""
+
+    path: Path
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files in a sub-folder, [] if there is none."""
+
+    def document(self, name: str) -> bytes:
+        """A JSON file's bytes, b"" if there is none. Raises GradScopeError."""
+
+    def part(self, folder: str, name: str) -> Any:
+        """A part's file for pyarrow. Raises FileNotFoundError, GradScopeError."""
+
+    def stamp(self, names: Sequence[str]) -> tuple[Any, ...]:
+        """A value that changes when one of those files is replaced."""
+
+
+class DirectoryPlace:
+    """A run folder on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            return os.listdir(self.path / folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as trouble:
+            raise damaged(self.path / folder, trouble.strerror or str(trouble)) from None
+
+    def document(self, name: str) -> bytes:
+        try:
+            return read_limited(self.path / name, MAX_JSON_BYTES)
+        except FileNotFoundError:
+            return b""
+
+    def part(self, folder: str, name: str) -> Any:
+        path = self.path / folder / name
+        facts = os.stat(path)
+        if not stat.S_ISREG(facts.st_mode):
+            raise damaged(path, "it is not a regular file")
+        if facts.st_size > MAX_PART_BYTES:
+            raise damaged(path, f"it has {facts.st_size:,} bytes, more than {MAX_PART_BYTES:,}")
+        return str(path)
+
+    def stamp(self, names: Sequence[str]) -> tuple[Any, ...]:
+        found: list[Any] = []
+        for name in names:
+            try:
+                facts = os.stat(os.path.join(self.path, name))
+            except OSError:
+                found.append(None)
+            else:
+                found.append((facts.st_mtime_ns, facts.st_size, facts.st_ino))
+        return tuple(found)
+
+
+class ZipPlace:
+    """A run kept as one zip archive, read without unpacking it to disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._zip = zipfile.ZipFile(path)
+            members = self._zip.infolist()
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as trouble:
+            raise damaged(path, str(trouble)[:120]) from None
+        if len(members) > 1_000_000:
+            raise damaged(path, "it holds too many files")
+        self._members = {member.filename: member for member in members}
+
+    def names(self, folder: str) -> list[str]:
+        start = folder + "/"
+        return [n[len(start) :] for n in self._members if n.startswith(start)]
+
+    def _bytes(self, name: str, limit: int) -> bytes:
+        member = self._members[name]
+        if member.file_size > limit:
+            raise damaged(self.path, f"{name} claims {member.file_size:,} bytes")
+        try:
+            with self._zip.open(member) as file:
+                data = file.read(limit + 1)
+        except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError) as trouble:
+            raise damaged(self.path, f"{name}: {str(trouble)[:100]}") from None
+        except Exception as trouble:  # zlib.error and its kin have no common base
+            raise damaged(self.path, f"{name}: {str(trouble)[:100]}") from None
+        if len(data) > limit:
+            raise damaged(self.path, f"{name} is larger than {limit:,} bytes")
+        return data
+
+    def document(self, name: str) -> bytes:
+        return self._bytes(name, MAX_JSON_BYTES) if name in self._members else b""
+
+    def part(self, folder: str, name: str) -> Any:
+        if f"{folder}/{name}" not in self._members:
+            raise FileNotFoundError(name)
+        return io.BytesIO(self._bytes(f"{folder}/{name}", MAX_PART_BYTES))
+
+    def stamp(self, names: Sequence[str]) -> tuple[Any, ...]:
+        found = (self._members.get(name) for name in names)
+        return tuple(None if m is None else (m.CRC, m.file_size) for m in found)
+
+
+def place_of(path: str | Path) -> Place:
+    """The place at `path`. Raises GradScopeError if there is neither folder nor archive."""
+    where = Path(path)
+    if where.is_dir():
+        return DirectoryPlace(where)
+    if where.is_file():
+        return ZipPlace(where)
+    raise GradScopeError(f"There is no run at {where}: give the folder of a run, or its archive.")

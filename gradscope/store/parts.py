@@ -1,0 +1,317 @@
+"""Turns columns into one immutable Parquet part and back, checking all that it reads.
+
+Never knows runs, threads or resumes; a part is a table's rows of one stretch of writing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gradscope.schema import TABLES
+from gradscope.store.documents import damaged, replace
+from gradscope.store.precision import rounded
+from gradscope.store.values import MAX_PART_ROWS, Columns
+
+GROUP_ROWS = 65_536
+"""Rows of a row group, unless one step alone has more."""
+
+_NAME = re.compile(r"(\d{10})-(\d{10})\.(\d{1,19})-(\d{1,19})\.parquet")
+_TYPES = {
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "str": pa.string(),
+}
+_LIMITS = {"thrift_string_size_limit": 2**22, "thrift_container_size_limit": 2**18}
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """What a part's file name says: the flushes it holds and the steps they span."""
+
+    first_seq: int
+    last_seq: int
+    first_step: int
+    last_step: int
+
+    @property
+    def file(self) -> str:
+        return (
+            f"{self.first_seq:010d}-{self.last_seq:010d}.{self.first_step}-{self.last_step}.parquet"
+        )
+
+
+def part_of(name: str) -> Part | None:
+    """The part a file name stands for, or None if it is no part's name."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    part = Part(*(int(number) for number in match.groups()))
+    sound = part.first_seq <= part.last_seq and part.first_step <= part.last_step < 2**63
+    return part if sound else None
+
+
+def live_parts(names: Iterable[str]) -> tuple[list[Part], list[Part]]:
+    """The parts to read, in order of writing, and those that a larger one has replaced."""
+    found = sorted(
+        (part for part in map(part_of, names) if part is not None),
+        key=lambda part: (part.first_seq, -part.last_seq, part.first_step, part.last_step),
+    )
+    live: list[Part] = []
+    replaced: list[Part] = []
+    for part in found:
+        inside = bool(live) and part.last_seq <= live[-1].last_seq
+        (replaced if inside else live).append(part)
+    return live, replaced
+
+
+def key_columns(table: str) -> list[str]:
+    """The columns of `table` that tell apart the rows of one step, outermost first."""
+    return [
+        column.name
+        for column in TABLES[table].columns
+        if column.name != "step" and (column.dtype == "int32" or column.name == "name")
+    ]
+
+
+def rows_of(columns: Columns) -> int:
+    """How many rows `columns` has."""
+    return len(columns["step"]) if "step" in columns else 0
+
+
+def taken(columns: Columns, index: Any) -> Columns:
+    """The rows of `columns` that `index` (a slice, mask or index array) selects."""
+    return {name: values[index] for name, values in columns.items()}
+
+
+def joined(pieces: Sequence[Columns]) -> Columns:
+    """The rows of `pieces`, which have the same columns, one after the other."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def step_order(steps: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A stable order that sorts `steps`; quick where they span fewer than 65,536."""
+    low = int(steps.min())
+    span = int(steps.max()) - low
+    small = (steps - low).astype(np.uint16) if span < 2**16 else steps
+    order: np.ndarray[Any, Any] = np.argsort(small, kind="stable")
+    return order
+
+
+def grouped(columns: Columns) -> Iterator[Columns]:
+    """Rows cut into row groups of about GROUP_ROWS at the borders of steps, in step order."""
+    steps = columns["step"]
+    if np.any(steps[1:] < steps[:-1]):
+        columns = taken(columns, step_order(steps))
+        steps = columns["step"]
+    start = 0
+    while start < len(steps):
+        end = start + GROUP_ROWS
+        if end < len(steps):
+            border = int(np.searchsorted(steps, steps[end], side="left"))
+            if border <= start:
+                border = int(np.searchsorted(steps, steps[start], side="right"))
+            end = border
+        yield taken(columns, slice(start, end))
+        start = end
+
+
+def _codes(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if values.dtype.kind in "iu":
+        return values
+    encoded = pa.array(values, pa.string()).dictionary_encode()
+    codes: np.ndarray[Any, Any] = encoded.indices.to_numpy()
+    return codes
+
+
+def key_order(table: str, columns: Columns) -> np.ndarray[Any, Any]:
+    """The order in which a row group is stored: by key columns, then by step."""
+    keys = [_codes(columns[name]) for name in key_columns(table)]
+    order: np.ndarray[Any, Any] = np.lexsort([columns["step"], *reversed(keys)])
+    return order
+
+
+class PartWriter:
+    """Writes one part, row group by row group, under a hidden name until `finish`.
+
+    The file appears whole under its own name or not at all.
+    """
+
+    def __init__(self, folder: Path, part: Part, fields: dict[str, str]) -> None:
+        self._target = folder / part.file
+        self._hidden = folder / f".{part.file}.{os.getpid()}.tmp"
+        self._fields = fields
+        self._sink: Any = open(self._hidden, "wb")  # noqa: SIM115
+        try:
+            self._writer: Any = self._open()
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _open(self) -> Any:
+        names = self._fields
+        schema = pa.schema([pa.field(n, _TYPES[t], nullable=False) for n, t in names.items()])
+        floats = [n for n, t in names.items() if t.startswith("float")]
+        packed = [n for n, t in names.items() if t == "int64" and n != "step"]
+        encodings = dict.fromkeys(floats, "BYTE_STREAM_SPLIT")
+        encodings |= dict.fromkeys(packed, "DELTA_BINARY_PACKED")
+        return pq.ParquetWriter(
+            self._sink,
+            schema,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=[n for n in names if n not in encodings],
+            column_encoding=encodings,
+            write_statistics=["step"],
+            store_schema=False,
+            write_page_checksum=True,
+        )
+
+    def add(self, columns: Columns) -> None:
+        """Write `columns` as one row group."""
+        arrays = [pa.array(columns[n], _TYPES[t]) for n, t in self._fields.items()]
+        block = pa.Table.from_arrays(arrays, schema=self._writer.schema)
+        self._writer.write_table(block, row_group_size=max(block.num_rows, 1))
+
+    def finish(self) -> int:
+        """Close the part, make it durable, give it its name; returns its size in bytes."""
+        self._writer.close()
+        self._sink.flush()
+        os.fsync(self._sink.fileno())
+        size = int(self._sink.tell())
+        self._sink.close()
+        replace(self._hidden, self._target)
+        return size
+
+    def abandon(self) -> None:
+        """Leave nothing behind."""
+        with contextlib.suppress(OSError):
+            self._sink.close()
+        with contextlib.suppress(OSError):
+            self._hidden.unlink(missing_ok=True)
+
+
+def fields_of(table: str) -> dict[str, str]:
+    """Column names and dtypes of a stored table."""
+    return {column.name: column.dtype for column in TABLES[table].columns}
+
+
+def prepared(table: str, columns: Columns) -> Columns:
+    """One row group as it is stored: sorted by keys then step, float32 rounded."""
+    ordered = taken(columns, key_order(table, columns))
+    return {
+        name: rounded(values)
+        if values.dtype == np.float32 and not name.endswith("nonfinite")
+        else values
+        for name, values in ordered.items()
+    }
+
+
+def write_part(folder: Path, part: Part, table: str, columns: Columns) -> int:
+    """Write rows in any order as one part; returns its size in bytes. Raises OSError."""
+    writer = PartWriter(folder, part, fields_of(table))
+    try:
+        for group in grouped(columns):
+            writer.add(prepared(table, group))
+        return writer.finish()
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+class PartReader:
+    """One opened part. Every trouble with its bytes becomes a GradScopeError naming `where`."""
+
+    def __init__(self, source: Any, where: Path | str, fields: dict[str, str]) -> None:
+        self._where = where
+        self._fields = fields
+        try:
+            self._file: Any = pq.ParquetFile(
+                source,
+                page_checksum_verification=True,
+                read_dictionary=[n for n, t in fields.items() if t == "str"],
+                **_LIMITS,
+            )
+            self._check()
+        except (pa.ArrowException, OSError, ValueError, MemoryError, KeyError) as trouble:
+            raise damaged(where, _short(trouble)) from None
+
+    def _check(self) -> None:
+        facts = self._file.metadata
+        if facts.num_rows > MAX_PART_ROWS or facts.num_row_groups > 2**16:
+            raise ValueError(f"it claims {facts.num_rows:,} rows")
+        claimed = 0
+        schema = self._file.schema_arrow
+        for name, dtype in self._fields.items():
+            kind = schema.field(name).type
+            value = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if value != _TYPES[dtype]:
+                raise ValueError(f"column {name} has type {value}, not {dtype}")
+        for group in range(facts.num_row_groups):
+            rows = facts.row_group(group).num_rows
+            if rows < 0:
+                raise ValueError("a row group has a negative length")
+            claimed += rows
+        if claimed != facts.num_rows:
+            raise ValueError("its row groups do not add up")
+
+    def groups(self, first: int, last: int) -> list[tuple[int, int, int]]:
+        """(row group, its first step, its last step) for groups with steps in [first, last]."""
+        found = []
+        facts = self._file.metadata
+        position = self._file.schema_arrow.get_field_index("step")
+        for group in range(facts.num_row_groups):
+            bounds = facts.row_group(group).column(position).statistics
+            low, high = 0, 2**63 - 1
+            if bounds is not None and bounds.has_min_max and isinstance(bounds.min, int):
+                low, high = bounds.min, bounds.max
+            if low <= last and high >= first:
+                found.append((group, low, high))
+        return found
+
+    def read(self, groups: Sequence[int], names: Sequence[str]) -> list[Columns]:
+        """The named columns of those row groups, one Columns each, rows as stored."""
+        if not groups:
+            return []
+        try:
+            block = self._file.read_row_groups(list(groups), columns=list(names))
+            whole = {name: _plain(block.column(name), self._fields[name]) for name in names}
+            sizes = [self._file.metadata.row_group(group).num_rows for group in groups]
+        except (pa.ArrowException, OSError, ValueError, MemoryError, KeyError) as trouble:
+            raise damaged(self._where, _short(trouble)) from None
+        ends = np.cumsum([0, *sizes])
+        if any(len(values) != ends[-1] for values in whole.values()):
+            raise damaged(self._where, "its columns differ in length")
+        return [taken(whole, slice(int(a), int(b))) for a, b in itertools.pairwise(ends)]
+
+
+def _plain(column: Any, dtype: str) -> np.ndarray[Any, Any]:
+    if column.null_count:
+        raise ValueError("a column holds nulls")
+    if dtype != "str":
+        values: np.ndarray[Any, Any] = column.to_numpy()
+        return values
+    pieces = []
+    for chunk in column.chunks:
+        words = np.array(chunk.dictionary.to_pylist(), dtype=object)
+        index = chunk.indices.to_numpy()
+        pieces.append(words[index] if len(index) else np.empty(0, object))
+    return np.concatenate(pieces) if pieces else np.empty(0, object)
+
+
+def _short(trouble: BaseException) -> str:
+    return " ".join(str(trouble).split())[:160] or type(trouble).__name__
