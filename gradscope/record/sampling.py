@@ -10,16 +10,19 @@ from gradscope.schema import GradScopeError
 FIRST_STEPS = 1
 """Steps at the start that are always sampled: where a network stands before training."""
 
+NORM_SHARE = 0.5
+"""Share of the budget that the norms of unsampled steps may use."""
+
 LONG_STEP = 5.0
 """A step longer than this many typical ones held something else (validation, a save)."""
 
 
 class Sampling:
-    """Decides before each step whether it is sampled, and before each whether norms are taken.
+    """Decides before each step whether it is sampled, and if not whether gradient norms are taken.
 
-    With an int n every n-th step is sampled. With "auto" the tracker's own seconds are charged
-    to an account that training fills with `budget` seconds per second; a step is sampled when the
-    account covers what a sampled step has cost lately.
+    With an int n every n-th step is sampled. With "auto" the tracker's own seconds are charged to
+    an account that training fills with `budget` seconds per second. A step is sampled when nothing
+    is owed, so that the cost exceeds the budget by one sample at most; norms may use up half of it.
     """
 
     def __init__(self, every: int | str, budget: float) -> None:
@@ -38,8 +41,7 @@ class Sampling:
         self.sampled_steps = 0
         self.steps = 0
         self._typical = 0.0
-        self._sample_cost = 0.0
-        self._norm_cost = 0.0
+        self._spent_on_norms = 0.0
 
     def sample(self, step: int) -> bool:
         """Whether step `step` is to be sampled in full."""
@@ -47,11 +49,12 @@ class Sampling:
             return step % self.every == 0
         if self.sampled_steps < FIRST_STEPS:
             return True
-        return self._balance() >= self._sample_cost
+        return self.spent <= self.budget * self.elapsed
 
     def norms(self) -> bool:
         """Whether the gradient norms of a step that is not sampled can be afforded."""
-        return isinstance(self.every, int) or self._balance() >= self._norm_cost
+        share = NORM_SHARE * self.budget * self.elapsed
+        return isinstance(self.every, int) or self._spent_on_norms <= share
 
     def done(self, sampled: bool, norms: bool, own: float, wall: float) -> None:
         """Account for a finished step: the tracker's own seconds and the step's wall seconds."""
@@ -65,14 +68,9 @@ class Sampling:
         self.spent += own
         if sampled:
             self.sampled_steps += 1
-            first = self.sampled_steps <= 2
-            self._sample_cost = own if first else 0.7 * self._sample_cost + 0.3 * own
         elif norms:
-            self._norm_cost = own if not self._norm_cost else 0.9 * self._norm_cost + 0.1 * own
+            self._spent_on_norms += own
 
     def cost(self) -> float:
         """The tracker's own time as a share of the training's."""
         return self.spent / self.elapsed if self.elapsed else float("nan")
-
-    def _balance(self) -> float:
-        return self.budget * self.elapsed - self.spent
