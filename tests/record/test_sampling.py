@@ -26,7 +26,7 @@ def test_the_budget_holds_on_light_and_heavy_models(budget, bare, sample, norms)
     sampled = train(sampling, 20_000, bare, sample, norms)
     assert sampling.cost() <= budget + sample / sampling.elapsed + 1e-12
     assert sampling.cost() >= 0.9 * budget
-    assert len(sampled) >= 3
+    assert len(sampled) >= 2
 
 
 def test_a_pause_for_validation_is_not_taken_for_training_time() -> None:
