@@ -59,7 +59,7 @@ def dead_units(evidence: Evidence) -> list[Finding]:
     findings = []
     for column, index in enumerate(panel.sites):
         site = evidence.sites[index]
-        if not _can_be_dead(site):
+        if not _can_be_dead(site) or _behind_gate(f"{site.name}.", evidence.closed):
             continue
         line = _line(site, dead[:, column], zero[:, column], evidence)
         stretch = _until_end(dead[:, column], line)

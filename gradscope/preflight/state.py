@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-
 CONTAINERS: tuple[str, ...] = ("_buffers", "_parameters", "_modules")
 
 
