@@ -5,7 +5,9 @@ what the numbers mean.
 """
 
 from gradscope.store.catalog import find_run, list_runs
+from gradscope.store.manage import annotate_run, archive_run, delete_run, rename_run
 from gradscope.store.reader import StoredRun, open_run
+from gradscope.store.surroundings import environment
 from gradscope.store.values import Columns, RunStatus, RunSummary, Segment
 from gradscope.store.writer import RunWriter
 
@@ -16,7 +18,12 @@ __all__ = [
     "RunWriter",
     "Segment",
     "StoredRun",
+    "annotate_run",
+    "archive_run",
+    "delete_run",
+    "environment",
     "find_run",
     "list_runs",
     "open_run",
+    "rename_run",
 ]

@@ -58,7 +58,7 @@ def taken_in(table: str, columns: Mapping[str, Any]) -> tuple[Columns, int]:
                 f"give one-dimensional columns of equal length."
             )
         rows = len(copy)
-        size += copy.nbytes if dtype != object else 64 * rows
+        size += copy.nbytes if dtype.kind != "O" else 64 * rows
         copies[name] = copy
     for name, what in _REQUIRED.items():
         if name in dtypes and name not in copies:

@@ -106,7 +106,7 @@ class Papers:
             self._error = error[:10_000]
             self._ended = time.time()
 
-    def write(self, seq: int, *, first: bool = False) -> None:
+    def write(self, seq: int) -> None:
         """Write what changed, then the status. Raises OSError."""
         with self._lock:
             dirty = set(self._dirty)

@@ -195,7 +195,7 @@ class StoredRun:
                 pieces.append(taken(rows, step_order(rows["step"])))
         if not pieces:
             return empty(table, names)
-        whole = _sorted(table, pieces)
+        whole = _sorted(pieces)
         return {name: whole[name] for name in names}
 
     def _last_steps(self, table: str, n: int, names: list[str]) -> Columns:
@@ -261,7 +261,7 @@ def _within(rows: Columns, first: int, last: int) -> Columns:
     return taken(rows, (steps >= first) & (steps <= last))
 
 
-def _sorted(table: str, pieces: list[Columns]) -> Columns:
+def _sorted(pieces: list[Columns]) -> Columns:
     whole = joined(pieces)
     borders = all(a["step"][-1] < b["step"][0] for a, b in itertools.pairwise(pieces))
     if borders:

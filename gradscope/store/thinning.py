@@ -187,7 +187,7 @@ def bucketed(table: str, names: list[str], pieces: list[Columns], width: int) ->
 
 
 def _nothing(table: str, shown: list[str]) -> Columns:
-    dtypes: dict[str, Any] = {**thin_fields(table), **{}}
+    dtypes: dict[str, Any] = dict(thin_fields(table))
     return {
         name: np.empty(0, object if dtypes.get(name) == "str" else dtypes.get(name, "float64"))
         for name in shown

@@ -8,6 +8,7 @@ numbers mean; never imports torch or pandas.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -72,7 +73,7 @@ class RunWriter:
         try:
             if resume:
                 self._deposit.adopt()
-            self._papers.write(self._deposit.seq, first=True)
+            self._papers.write(self._deposit.seq)
         except OSError as trouble:
             self._lock.release()
             raise GradScopeError(
@@ -214,15 +215,14 @@ class RunWriter:
         if self._warned:
             return
         self._warned = True
-        try:
+        # warnings turned into errors must not end the writing thread
+        with contextlib.suppress(Warning):
             warnings.warn(
                 f"GradScope cannot write the run {self.path} ({why}): training goes on, and "
                 "rows are kept in memory at falling resolution until the disk takes them again.",
                 RuntimeWarning,
                 stacklevel=2,
             )
-        except Warning:  # warnings turned into errors must not end the writing thread
-            pass
 
     def _forget(self) -> None:
         self._closed = True
