@@ -18,7 +18,7 @@ from gradscope.units.trace import additions, own_graph
 
 
 def bypass_identity(module: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-    """The first tensor that goes in comes out, as a copy (a later in-place layer must not reach back)."""
+    """The first tensor that goes in comes out, as a copy, safe from in-place layers."""
     return first_tensor(module, args, kwargs).clone()
 
 
@@ -125,7 +125,7 @@ class DropBranches(GraphEdit):
             if self.which is not None and number not in self.which:
                 continue
             with graph.inserting_after(addition.node):
-                alone = graph.call_method("clone", (addition.shortcut,))
+                alone = graph.call_method("clone", (addition.operands()[0],))
             addition.node.replace_all_uses_with(alone)
             graph.erase_node(addition.node)
 
@@ -206,7 +206,7 @@ def first_tensor(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def prune(graph: fx.Graph) -> None:
-    """Removes what no longer reaches the output; modules with random state are no reason to stay."""
+    """Removes what no longer reaches the output, modules that draw random numbers too."""
     for node in reversed(list(graph.nodes)):
         if not node.users and node.op not in ("output", "placeholder"):
             graph.erase_node(node)

@@ -73,7 +73,7 @@ def profile(model: nn.Module, example: Any) -> Profile:
         open_calls.append((len(calls), tensors[0] if tensors else None, len(tensors)))
         calls.append(Call(names[module], len(calls), None, None, 0, 0, 0))
 
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
+    def leave(module: nn.Module, _args: Any, output: Any) -> None:
         index, first, count = open_calls.pop()
         out = next(tensors_in(output), None)
         if out is not None:

@@ -6,6 +6,7 @@ Must never know recording or files.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from torch import fx, nn
 
@@ -69,7 +70,7 @@ def _growing_siblings(model: nn.Module, profile: Profile) -> set[str]:
         if call.path and list(model.get_submodule(call.path).children()):
             by_parent.setdefault(call.path.rpartition(".")[0], []).append(call)
     for siblings in by_parent.values():
-        for elder, younger in zip(siblings, siblings[1:], strict=False):
+        for elder, younger in pairwise(siblings):
             shapes = (elder.input_shape, elder.output_shape, younger.input_shape)
             if any(shape is None or len(shape) < 3 for shape in shapes):
                 continue

@@ -1,4 +1,4 @@
-"""A module, what is left of its graph, and a profile -> the parameters and MACs a bypass takes away.
+"""A module, what is left of its graph, a profile -> parameters and MACs a bypass takes away.
 
 Must never know how units are found, recording, or files.
 """

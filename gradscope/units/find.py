@@ -44,7 +44,7 @@ def find_units(model: nn.Module, *, example: Any = None, units: Chosen = None) -
     if not any(unit.kind != "head" for unit in found):
         raise GradScopeError(
             f"{type(inner).__name__} has no unit that can be bypassed (no residual addition, no "
-            "concatenation, no layer with shape in = shape out): pass units={'module.path': bypass}."
+            "concatenation, no layer with shape in = shape out): pass units={'a.module': bypass}."
         )
     return found if units is None else pick(found, units)
 
@@ -102,7 +102,7 @@ def _uniquely_named(units: Iterable[Unit]) -> list[Unit]:
 
 
 def _stage(unit: Unit, ran: Profile) -> str:
-    """The parent module where it tells stages apart, with the size of the maps where it does not."""
+    """The parent module, with the size of the maps where one parent holds several stages."""
     parent = unit.name.rpartition(".")[0]
     call = ran.first(unit.modules[0])
     shape = call.output_shape if call is not None else None

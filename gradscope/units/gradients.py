@@ -1,9 +1,9 @@
-"""A residual unit -> where its shortcut's and its branch's gradients can be read, and both measured.
+"""A residual unit -> where its shortcut's and branch's gradients are read, and both measured.
 
 How to record them during training, at no extra pass: `ResidualParts` names, for each addition
 z = s(x) + F(x), the modules that read x first on the branch (`branch`), the shortcut module
-(`shortcut`, empty where s is the identity) and the module that reads z (`after`, empty where z is the
-unit's output). Give each branch reader an alias of its input in a forward pre-hook
+(`shortcut`, empty where s is the identity) and the module that reads z (`after`, None where z is
+the unit's output). Give each branch reader an alias of its input in a forward pre-hook
 (`x.view_as(x)`); the gradient that arrives at the alias is J_F^T g exactly. The gradient of an
 alias given to the shortcut module, or with an identity shortcut the gradient that arrives at z, is
 J_s^T g. Must never know sampling, rows or files.
@@ -117,8 +117,8 @@ class Gated(GraphEdit):
     def edit(self, module: nn.Module, graph: fx.Graph) -> None:
         for addition in additions(module, graph):
             with graph.inserting_before(addition.node):
-                skip = graph.call_module("_gate_skip", (addition.shortcut,))
-                branch = graph.call_module("_gate_branch", (addition.branch,))
+                skip = graph.call_module("_gate_skip", (addition.operands()[0],))
+                branch = graph.call_module("_gate_branch", (addition.operands()[1],))
                 total = graph.call_function(torch.add, (skip, branch))
             addition.node.replace_all_uses_with(total)
             graph.erase_node(addition.node)

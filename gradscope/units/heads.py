@@ -68,7 +68,7 @@ def auxiliary_heads(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def main_head(model: nn.Module, profile: Profile) -> str | None:
-    """The innermost module with weights whose output is the model's output, else the last one run."""
+    """The innermost module with weights that makes the model's output, else the last one run."""
     weighted = [
         call
         for call in profile.calls

@@ -51,15 +51,20 @@ def merged(units: Iterable[Unit]) -> dict[str, Bypass]:
     for unit in units:
         for path, bypass in unit.replacements.items():
             known = together.get(path)
-            if known is None or known is bypass:
-                together[path] = bypass
-            elif (isinstance(known, DropBranches) and isinstance(bypass, DropBranches)) or (isinstance(known, ZeroParts) and isinstance(bypass, ZeroParts)):
-                together[path] = known.merged(bypass)
-            elif type(known) is not type(bypass):
+            joined = bypass if known is None or known is bypass else _joined(known, bypass)
+            if joined is None:
                 raise GradScopeError(
-                    f"Two units replace the module {path!r} in different ways: drop them one by one."
+                    f"Two units replace the module {path!r} in different ways: drop one at a time."
                 )
+            together[path] = joined
     return together
+
+
+def _joined(first: Bypass, second: Bypass) -> Bypass | None:
+    for kind in (DropBranches, ZeroParts):
+        if isinstance(first, kind) and isinstance(second, kind):
+            return first.merged(second)  # type: ignore[arg-type]
+    return first if type(first) is type(second) else None
 
 
 def submodule(model: nn.Module, path: str) -> nn.Module:

@@ -41,6 +41,12 @@ class Addition:
     source: fx.Node
     way: str
     weights: int = 0
+    shortcut_second: bool = False
+
+    def operands(self) -> tuple[fx.Node, fx.Node]:
+        """The nodes of s(x) and F(x) as they are now, after edits further up in the graph."""
+        now = [arg for arg in self.node.args if isinstance(arg, fx.Node)]
+        return (now[1], now[0]) if self.shortcut_second else (now[0], now[1])
 
 
 def own_graph(module: nn.Module) -> fx.Graph | None:
@@ -52,7 +58,7 @@ def own_graph(module: nn.Module) -> fx.Graph | None:
 
 
 def additions(module: nn.Module, graph: fx.Graph) -> tuple[Addition, ...]:
-    """The additions of `graph` whose one side is the other's ancestor or a lighter way around it."""
+    """The additions of `graph` whose one side goes around the other."""
     above: dict[fx.Node, frozenset[fx.Node]] = {}
     found = []
     for node in graph.nodes:
@@ -95,7 +101,7 @@ def _residual(
         if shortcut in above[branch]:
             between = (above[branch] | {branch}) - above[shortcut] - {shortcut}
             if _weight(module, between):
-                return Addition(node, shortcut, branch, shortcut, "identity")
+                return Addition(node, shortcut, branch, shortcut, "identity", 0, shortcut is right)
             return None
     common = above[left] & above[right]
     if not common:
@@ -108,8 +114,9 @@ def _residual(
     lighter = min(weights)
     around = (above[shortcut] | {shortcut}) - common
     if lighter == 0 and _is_plain_alias(module, around):
-        return Addition(node, shortcut, branch, source, "identity")
-    return Addition(node, shortcut, branch, source, "projection" if lighter else "pad", lighter)
+        return Addition(node, shortcut, branch, source, "identity", 0, shortcut is right)
+    way = "projection" if lighter else "pad"
+    return Addition(node, shortcut, branch, source, way, lighter, shortcut is right)
 
 
 def _weight(module: nn.Module, nodes: frozenset[fx.Node] | set[fx.Node]) -> int:
