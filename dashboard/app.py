@@ -19,8 +19,9 @@ from dash.dependencies import Input, Output
 from gradscope_dashboard import drawer, exports, ids, shell
 from gradscope_dashboard.catalog import Catalog
 from gradscope_dashboard.pages import ablation, compare, findings, flow, missing, overview
-from gradscope.schema import GradScopeError
 from werkzeug.serving import make_server
+
+from gradscope.schema import GradScopeError
 
 PAGES: tuple[ModuleType, ...] = (overview, flow, compare, ablation, findings)
 """The pages in the order of the rail; each has PATH, TITLE, ICON, layout and connect."""

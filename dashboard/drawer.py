@@ -26,14 +26,17 @@ from gradscope.frame import Run
 from gradscope.schema import GradScopeError
 
 
+NONE = Plot()
+
+
 @dataclass(frozen=True)
 class View:
     """What the drawer shows; closed where no layer is chosen."""
 
     open: bool = False
     head: Any = ""
-    curves: Plot = Plot()
-    histogram: Plot = Plot()
+    curves: Plot = NONE
+    histogram: Plot = NONE
     foot: Any = ""
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import dash
 from dash import Dash, dcc
-from dash.dependencies import ALL, Input, Output, State as Held
+from dash.dependencies import ALL, Input, Output
+from dash.dependencies import State as Held
 from gradscope_dashboard import ids
 from gradscope_dashboard.catalog import Catalog
 from gradscope_dashboard.scene import Scene, scene, statistic
@@ -73,5 +74,9 @@ def _prepared(seen: Scene, runs: Sequence[Run], figure: str) -> Prepared:
         return training_table(list(runs), colours=seen.colours)
     step = seen.state.step
     return flow_table(
-        list(runs), statistic=column, kind=kind, step="last" if step is None else step, colours=seen.colours
+        list(runs),
+        statistic=column,
+        kind=kind,
+        step="last" if step is None else step,
+        colours=seen.colours,
     )

@@ -138,7 +138,7 @@ def layer_histogram(
             z=share.to_numpy(dtype=float),
             colorscale=MAGNITUDES,
             colorbar=colour_bar("share", look, tickformat=".0%"),
-            hovertemplate="magnitude 2^%{x}<br>step %{y}<br>%{z:.1%} of the elements<extra></extra>",
+            hovertemplate="magnitude 2^%{x}<br>step %{y}<br>%{z:.1%} of elements<extra></extra>",
             hoverongaps=False,
         )
     )

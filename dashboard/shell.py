@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import dash
 from dash import Dash, dcc, html
-from dash.dependencies import Input, Output, State as Held
+from dash.dependencies import Input, Output
+from dash.dependencies import State as Held
 from dash.development.base_component import Component
 from gradscope_dashboard import controls, ids, words
 from gradscope_dashboard.catalog import Catalog
@@ -92,7 +93,7 @@ def rail(pages: Sequence[Page], path: str, state: State) -> list[Component]:
                     html.Span(page.TITLE, className="rail-word"),
                 ],
                 href=kept.href(page.PATH),
-                className="rail-link current" if page.PATH == path else "rail-link",
+                className="rail-link current" if path == page.PATH else "rail-link",
                 title=page.TITLE,
             )
             for page in pages

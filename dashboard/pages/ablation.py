@@ -55,7 +55,11 @@ def view(seen: Scene) -> tuple[Any, Any, Any]:
     run = seen.run
     if run is None:
         text = ["An ablation needs a trained run with its checkpoint."]
-        return "Nothing has been recorded yet", "", controls.empty("No runs yet", text, "gradscope demo")
+        return (
+            "Nothing has been recorded yet",
+            "",
+            controls.empty("No runs yet", text, "gradscope demo"),
+        )
     names = [(other.name, other.name) for other in seen.chosen]
     choices: list[Component] = [controls.segments("Run", seen.state, PATH, "run", names, run.name)]
     tables = run.stored.tables()
@@ -66,7 +70,9 @@ def view(seen: Scene) -> tuple[Any, Any, Any]:
         metrics = list(dict.fromkeys(rows["metric"]))
         metric = seen.state.metric if seen.state.metric in metrics else metrics[0]
         choices.append(
-            controls.segments("Metric", seen.state, PATH, "metric", [(m, m) for m in metrics], metric)
+            controls.segments(
+                "Metric", seen.state, PATH, "metric", [(m, m) for m in metrics], metric
+            )
         )
         rows = rows[rows["metric"] == metric]
         title = answer(run, rows, metric)
@@ -113,7 +119,9 @@ def bars(rows: pd.DataFrame, colour: str, style: str) -> go.Figure | None:
         "color": style_of(style).muted,
         "thickness": 1.2,
     }
-    figure = go.Figure(go.Bar(x=alone["unit"], y=alone["delta"], error_y=error, marker_color=colour))
+    figure = go.Figure(
+        go.Bar(x=alone["unit"], y=alone["delta"], error_y=error, marker_color=colour)
+    )
     figure.update_yaxes(title_text="difference to the intact network", zeroline=True)
     return _dressed(figure, style)
 
@@ -128,7 +136,11 @@ def curve(rows: pd.DataFrame, colour: str, style: str) -> go.Figure | None:
     figure = go.Figure(
         [
             go.Scatter(
-                x=several["k"], y=several["value"], mode="markers", opacity=0.35, marker_color=colour
+                x=several["k"],
+                y=several["value"],
+                mode="markers",
+                opacity=0.35,
+                marker_color=colour,
             ),
             go.Scatter(x=middle.index, y=middle, mode="lines+markers", line={"color": colour}),
         ]
@@ -144,7 +156,9 @@ def _alone(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _dressed(figure: go.Figure, style: str) -> go.Figure:
     margin = {"t": 12, "r": 16, "b": 40, "l": 48}
-    return figure.update_layout(template=template(style_of(style)), margin=margin, uirevision="kept")
+    return figure.update_layout(
+        template=template(style_of(style)), margin=margin, uirevision="kept"
+    )
 
 
 def _panel(title: str, figure: go.Figure | None) -> Component | None:

@@ -36,14 +36,19 @@ def layout(_catalog: Catalog) -> Component:
             controls.answer(ids.COMPARE_TITLE),
             html.Div(id=ids.COMPARE_CHOICES, className="page-choices"),
             controls.plot_panel(
-                ids.COMPARE_PROFILE, "Profiles over relative depth", height="max(330px, 50vh)",
-                export="gradient-flow", hint="Input on the left, loss on the right.",
+                ids.COMPARE_PROFILE,
+                "Profiles over relative depth",
+                height="max(330px, 50vh)",
+                export="gradient-flow",
+                hint="Input on the left, loss on the right.",
             ),
             controls.plot_panel(
                 ids.COMPARE_TRAINING, "Training", height="360px", export="training-curves"
             ),
             controls.plot_panel(
-                ids.COMPARE_DIFFERENCE, "Difference to the baseline", height="340px",
+                ids.COMPARE_DIFFERENCE,
+                "Difference to the baseline",
+                height="340px",
                 hint="Star a run on the bar to make it the baseline.",
             ),
             html.Div(id=ids.COMPARE_TABLE),
@@ -82,7 +87,14 @@ def view(seen: Scene) -> tuple[Any, Any, Plot, Plot, Plot, Any]:
     profile = _profile(seen, runs)
     choices = controls.segments("Show", seen.state, PATH, "stat", STATISTICS, f"{kind}.{column}")
     title = controls.answer_of(profile) or f"{words.plural(len(runs), 'run')} side by side"
-    return title, choices, profile, _training(seen, runs), _difference(seen, runs), _table(seen, runs)
+    return (
+        title,
+        choices,
+        profile,
+        _training(seen, runs),
+        _difference(seen, runs),
+        _table(seen, runs),
+    )
 
 
 def _profile(seen: Scene, runs: list[Run]) -> Plot:

@@ -48,7 +48,11 @@ def view(seen: Scene) -> tuple[Any, Any, Any]:
     """Title line, filters, and the findings of the visible runs, the gravest first."""
     if not seen.names:
         text = ["Findings are made from recorded runs."]
-        return "Nothing has been recorded yet", "", controls.empty("No runs yet", text, "gradscope demo")
+        return (
+            "Nothing has been recorded yet",
+            "",
+            controls.empty("No runs yet", text, "gradscope demo"),
+        )
     found = [(f, run) for run in seen.visible for f in seen.catalog.findings(run)]
     found.sort(key=lambda pair: evidence.by_weight(pair[0]))
     state = seen.state

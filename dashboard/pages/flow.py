@@ -12,7 +12,8 @@ import dash
 import numpy as np
 import plotly.graph_objects as go
 from dash import Dash, dcc, html
-from dash.dependencies import Input, Output, State as Held
+from dash.dependencies import Input, Output
+from dash.dependencies import State as Held
 from dash.development.base_component import Component
 from gradscope_dashboard import controls, ids, words
 from gradscope_dashboard.calls import figure_call
