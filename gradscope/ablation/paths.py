@@ -110,7 +110,7 @@ def _is_gated(unit: Unit) -> bool:
 
 def _gate(number: int, through: set[int]) -> Callable[[str, Tensor], Tensor]:
     def gate(side: str, value: Tensor) -> Tensor:
-        return _Switch.apply(value, lambda: (number in through) == (side == "branch"))  # type: ignore[no-any-return,no-untyped-call]
+        return _Switch.apply(value, lambda: (number in through) == (side == "branch"))  # type: ignore[no-any-return]
 
     return gate
 

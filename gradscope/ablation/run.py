@@ -245,8 +245,22 @@ def _rows(
             if samples and binary:
                 bounds = paired_share(intact, values[n])
             value, base = float(values[n].mean()), float(intact.mean())
-            taken = (samples, lesion.parameters, lesion.macs, lesion.k, lesion.detail)
-            rows.append(Row(step, lesion.label, lesion.kind, metric, value, base, *bounds, *taken))
+            rows.append(
+                Row(
+                    step,
+                    lesion.label,
+                    lesion.kind,
+                    metric,
+                    value,
+                    base,
+                    *bounds,
+                    samples=samples,
+                    parameters=lesion.parameters,
+                    macs=lesion.macs,
+                    k=lesion.k,
+                    detail=lesion.detail,
+                )
+            )
     return tuple(rows)
 
 

@@ -104,8 +104,8 @@ class LineNet(nn.Module):
             self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
             self.last = nn.Linear(width, 1)
             for layer in (self.first, *self.layers, self.last):
-                nn.init.kaiming_normal_(layer.weight)  # type: ignore[arg-type]
-                nn.init.normal_(layer.bias, std=0.1)  # type: ignore[arg-type]
+                nn.init.kaiming_normal_(layer.weight)
+                nn.init.normal_(layer.bias, std=0.1)
         has_norm = kind.endswith("_bn")
         self.norms = nn.ModuleList(
             nn.BatchNorm1d(width) if has_norm else nn.Identity() for _ in range(depth)
