@@ -1,0 +1,25 @@
+"""A name -> a recorded training, or a comparison of several; data sets and checkpoints.
+
+Must never know figures or the dashboard.
+"""
+
+from gradscope.experiments.checkpoint import rebuild
+from gradscope.experiments.comparison import DEMO_MODELS, compare, demo
+from gradscope.experiments.datasets import DataSet, Split
+from gradscope.experiments.datasets import load as load_data
+from gradscope.experiments.datasets import names as data_names
+from gradscope.experiments.training import Progress, evaluate, train
+
+__all__ = [
+    "DEMO_MODELS",
+    "DataSet",
+    "Progress",
+    "Split",
+    "compare",
+    "data_names",
+    "demo",
+    "evaluate",
+    "load_data",
+    "rebuild",
+    "train",
+]

@@ -3,7 +3,7 @@
 Must never know torch or plotly.
 """
 
-from gradscope.frame.runs import Run, load, load_all
+from gradscope.frame.runs import Run, load, load_all, load_named
 from gradscope.frame.selection import aligned, nearest_step, on_grid, select, thin
 from gradscope.frame.tables import FRAMES, sites_frame
 
@@ -13,6 +13,7 @@ __all__ = [
     "aligned",
     "load",
     "load_all",
+    "load_named",
     "nearest_step",
     "on_grid",
     "select",

@@ -153,3 +153,19 @@ def load_all(root: str | Path = "runs", pattern: str = "*") -> list[Run]:
     found = [item for item in list_runs(folder) if item.status.state != "broken"]
     runs = [Run(open_run(item.path)) for item in found if fnmatch.fnmatchcase(item.name, pattern)]
     return sorted(runs, key=lambda run: run.name)
+
+
+def load_named(words: Sequence[str | Path]) -> list[Run]:
+    """Runs by path, each word a run's folder or a folder of runs.
+
+    Raises GradScopeError for a word that is neither, or a folder without runs.
+    """
+    found: list[Run] = []
+    for word in words:
+        path = Path(word)
+        single = (path / "run.json").is_file() or path.suffix == ".zip"
+        inside = [load(path)] if single else load_all(path)
+        if not inside:
+            raise GradScopeError(f"There is no run in {path}; name a run's folder or one of runs.")
+        found += inside
+    return found

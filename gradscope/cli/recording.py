@@ -1,0 +1,205 @@
+"""Commands that train or measure a network: demo, train, compare, check, ablate."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gradscope.cli.terminal import Commands, ProgressLine, command, table
+
+
+def add_demo(commands: Commands) -> None:
+    """`gradscope demo`."""
+    demo = command(
+        commands,
+        "demo",
+        run_demo,
+        "train plain, residual and dense nets on embedded images, print what they show, open the "
+        "dashboard",
+        "gradscope demo --no-dashboard",
+    )
+    demo.add_argument("--runs", default="runs/demo", metavar="DIR", help="where the runs are kept")
+    demo.add_argument("--retrain", action="store_true", help="train again, replacing the runs")
+    demo.add_argument("--no-dashboard", action="store_true", help="stop after the findings")
+    demo.add_argument("--no-browser", action="store_true", help="serve, but open no browser")
+    demo.add_argument("--port", type=int, default=8050, help="port of the dashboard (8050)")
+
+
+def run_demo(arguments: argparse.Namespace) -> None:
+    from gradscope.experiments import demo
+
+    paths = demo(arguments.runs, retrain=arguments.retrain, on_progress=ProgressLine())
+    print_findings(paths)
+    if not arguments.no_dashboard:
+        from gradscope_dashboard.app import serve
+
+        serve(arguments.runs, port=arguments.port, open_browser=not arguments.no_browser)
+
+
+def add_train(commands: Commands) -> None:
+    """`gradscope train`."""
+    train = command(
+        commands,
+        "train",
+        run_train,
+        "train one network and record it",
+        "gradscope train resnet20 --data fashion-mnist --data-root data --epochs 2 --device auto",
+    )
+    train.add_argument(
+        "model", help="plain20, resnet20, densenet22, ... or a name of torchvision's"
+    )
+    train.add_argument("--run", metavar="NAME", help="name of the run (default: model, seed, time)")
+    train.add_argument("--seed", type=int, default=0, help="seed of weights and data order (0)")
+    training_options(train)
+
+
+def run_train(arguments: argparse.Namespace) -> None:
+    from gradscope.experiments import train
+
+    path = train(
+        arguments.model,
+        run=arguments.run,
+        seed=arguments.seed,
+        root=arguments.runs,
+        on_progress=ProgressLine(),
+        **settings_of(arguments),
+    )
+    print_findings([path])
+
+
+def add_compare(commands: Commands) -> None:
+    """`gradscope compare`."""
+    compare = command(
+        commands,
+        "compare",
+        run_compare,
+        "train several networks on the same batches and compare them",
+        "gradscope compare plain20 resnet20 densenet22 --seeds 3",
+    )
+    compare.add_argument("models", nargs="+", metavar="MODEL", help="names of networks")
+    compare.add_argument("--seeds", type=int, default=1, help="seeds 0 .. N-1 for each network (1)")
+    compare.add_argument("--retrain", action="store_true", help="replace runs of the same names")
+    training_options(compare)
+
+
+def run_compare(arguments: argparse.Namespace) -> None:
+    from gradscope.experiments import compare
+
+    paths = compare(
+        arguments.models,
+        seeds=arguments.seeds,
+        root=arguments.runs,
+        retrain=arguments.retrain,
+        on_progress=ProgressLine(),
+        **settings_of(arguments),
+    )
+    print_findings(paths)
+    print(f"\nSee them side by side: gradscope dashboard {arguments.runs}")
+
+
+def training_options(parser: argparse.ArgumentParser) -> None:
+    """The options that every training has."""
+    parser.add_argument("--runs", default="runs", metavar="DIR", help="folder of runs (runs)")
+    parser.add_argument("--data", default="fashion-mnist-small", help="data set (embedded subset)")
+    parser.add_argument("--data-root", metavar="DIR", help="where the data set's files are")
+    parser.add_argument(
+        "--download", action="store_true", help="fetch the data set if it is absent"
+    )
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=0.1, help="peak learning rate (0.1)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--every",
+        default="auto",
+        help='sample each N-th step in full, or "auto" (2 %% of the time)',
+    )
+    parser.add_argument("--no-batch-norm", action="store_true", help="without batch normalisation")
+    parser.add_argument("--shortcut", choices=("A", "B"), default="A", help="of a residual net (A)")
+
+
+def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments of a training from its options."""
+    every = arguments.every
+    return {
+        "data": arguments.data,
+        "data_root": arguments.data_root,
+        "download": arguments.download,
+        "epochs": arguments.epochs,
+        "batch_size": arguments.batch_size,
+        "lr": arguments.lr,
+        "device": arguments.device,
+        "every": int(every) if every.isdigit() else every,
+        **({"batch_norm": False} if arguments.no_batch_norm else {}),
+        **({"shortcut": arguments.shortcut} if arguments.shortcut != "A" else {}),
+    }
+
+
+def print_findings(paths: Sequence[Path]) -> None:
+    """A table of what the recorded runs show."""
+    from gradscope.diagnosis import diagnose, verdict
+    from gradscope.store import open_run
+
+    rows, details = [], []
+    for path in paths:
+        run = open_run(path)
+        findings = run.status.findings
+        if findings is None:
+            findings = diagnose(run)
+        scalars = run.read("scalars")
+        final = scalars["value"][scalars["name"] == "val_accuracy"]
+        accuracy = f"{100 * final[-1]:.1f} %" if len(final) else "-"
+        rows.append((run.name, str(run.status.steps_seen), accuracy, verdict(findings)))
+        details += [(run.name, f.severity, f.sentence, f.advice) for f in findings]
+    print(table(("run", "steps", "test accuracy", "verdict"), rows))
+    for name, severity, sentence, advice in details:
+        print(f"\n{name}: {severity}\n  {sentence}\n  {advice}")
+
+
+def add_check(commands: Commands) -> None:
+    """`gradscope check`."""
+    check = command(
+        commands,
+        "check",
+        run_check,
+        "tell how a network stands before training: a few passes, no update",
+        "gradscope check resnet50    or    gradscope check model.py:build_model",
+    )
+    check.add_argument("model", help="a network's name, or PATH.py:function that builds a module")
+    check.add_argument("--show", action="store_true", help="open the report in a browser")
+
+
+def run_check(arguments: argparse.Namespace) -> None:
+    from gradscope.preflight import check, subject
+
+    found = subject(arguments.model)
+    report = check(found.model, found.batch, found.loss_fn)
+    print(report)
+    if arguments.show:
+        report.show()
+
+
+def add_ablate(commands: Commands) -> None:
+    """`gradscope ablate`."""
+    ablate = command(
+        commands,
+        "ablate",
+        run_ablate,
+        "drop a trained run's blocks one by one and store what each is worth",
+        "gradscope ablate runs/demo/resnet20 --drop blocks",
+    )
+    ablate.add_argument("run", help="a run made by train, compare or demo")
+    ablate.add_argument("--runs", default="runs", metavar="DIR", help="folder of runs (runs)")
+    ablate.add_argument("--drop", default="blocks", help="what to drop (blocks)")
+    ablate.add_argument("--data-root", metavar="DIR", help="where the data set's files are")
+
+
+def run_ablate(arguments: argparse.Namespace) -> None:
+    from gradscope.cli.ablation import ablate_run
+
+    print(ablate_run(arguments.run, arguments.runs, arguments.drop, arguments.data_root))
+
+
+COMMANDS = (add_demo, add_train, add_compare, add_check, add_ablate)
