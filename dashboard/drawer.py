@@ -25,7 +25,6 @@ from gradscope.figures.theme import shorten
 from gradscope.frame import Run
 from gradscope.schema import GradScopeError
 
-
 NONE = Plot()
 
 

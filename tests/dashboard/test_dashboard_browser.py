@@ -106,6 +106,10 @@ def test_every_page_theme_layer_and_back(page, served) -> None:
     page.click("a.rail-link[title=Flow]")
     page.wait_for_selector("#flow-profile-panel.ready")
     page.wait_for_selector("#flow-heatmap-panel.ready .main-svg")
+    area = page.locator("#flow-profile-panel .plot-area").bounding_box()
+    drawn = page.locator("#flow-profile .main-svg >> nth=0").bounding_box()
+    assert abs(area["y"] - drawn["y"]) < 4, "the plot stands beside its panel"
+    assert abs(area["height"] - drawn["height"]) < 8, "the plot does not fill its panel"
     shot(page, "flow")
     page.click("#theme-switch")
     page.wait_for_selector("html[data-theme=dark]")

@@ -31,5 +31,8 @@ def test_toggling_twice_is_nothing() -> None:
 
 
 def test_the_dashboard_never_imports_torch() -> None:
-    code = "import sys, gradscope_dashboard as d; d.create_app('none'); assert 'torch' not in sys.modules"
+    code = (
+        "import sys, gradscope_dashboard as d; d.create_app('none');"
+        "assert 'torch' not in sys.modules"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
