@@ -44,7 +44,7 @@ def finish(
     room = across or RESPONSIVE_WIDTH
     head, rows = _heading(prepared, style, room) if shown else ("", 0.0)
     legend = _legend_height(entries, style, room)
-    top = (10 if not style.paper else 4) + rows + legend + above
+    top = (14 if not style.paper else 4) + rows + legend + above
     figure.update_layout(
         template=template(style),
         title=(
@@ -53,10 +53,9 @@ def finish(
                 "x": 0,
                 "xref": "paper",
                 "xanchor": "left",
-                "y": 1,
                 "yref": "container",
                 "yanchor": "top",
-                "pad": {"t": 12},
+                "pad": {"t": 0},
                 "font": {"size": style.heading, "color": style.ink},
             }
             if shown
@@ -72,6 +71,8 @@ def finish(
     if across is not None:
         figure.update_layout(width=across, autosize=False)
     figure.update_layout(height=height or _height(style, across, top))
+    if shown:
+        figure.update_layout(title={"y": 1 - 16 / figure.layout.height})
     if above and entries:
         plot = figure.layout.height - top - 40
         figure.update_layout(legend={"y": 1 + above / max(plot, 60)})
@@ -172,12 +173,17 @@ def band(
 
 
 def stage_lines(
-    figure: go.Figure, positions: Sequence[float], stages: Sequence[str], style: Style
+    figure: go.Figure,
+    positions: Sequence[float],
+    stages: Sequence[str],
+    style: Style,
+    *,
+    over: str = "",
 ) -> float:
     """Thin vertical lines where the stage changes, with names on top; px needed above the plot.
 
     `positions` ascend (one per layer, in units of the x axis). Names that would collide are left
-    out, the lines stay.
+    out, the lines stay. `over` is the colour of lines drawn over a map.
     """
     spans = stage_spans(positions, stages)
     if len(spans) < 2:
@@ -185,8 +191,9 @@ def stage_lines(
     for (_, _, end), (_, start, _) in pairwise(spans):
         figure.add_vline(
             x=(end + start) / 2,
-            line={"color": style.axis, "width": 1, "dash": "dot"},
-            layer="below",
+            line={"color": over or style.axis, "width": 0.8, "dash": "dot"},
+            opacity=0.8 if over else 0.6,
+            layer="above" if over else "below",
         )
     whole = max(positions) - min(positions) or 1.0
     letters = 34 if style.paper else 110

@@ -133,9 +133,8 @@ def draw_heatmap(
                 showlegend=False,
             )
         )
-    above = stage_lines(
-        figure, [float(i) for i in range(len(where))], where["stage"].tolist(), look
-    )
+    ranks = [float(i) for i in range(len(where))]
+    above = stage_lines(figure, ranks, where["stage"].tolist(), look, over="#FFFFFF")
     layer_axis(figure, where)
     figure.update_yaxes(title={"text": "optimizer step"}, showgrid=False, rangemode="nonnegative")
     return finish(figure, prepared, look, width=width, title=title, height=height, above=above)
