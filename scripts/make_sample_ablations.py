@@ -1,6 +1,6 @@
 """A run folder with a checkpoint -> the same run with its ablation rows.
 
-The model and the test batches are rebuilt by the experiments room; see `--help` for what is dropped.
+The command line rebuilds the model and the test batches; see `--help` for what is dropped.
 """
 
 from __future__ import annotations
