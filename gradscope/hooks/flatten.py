@@ -14,9 +14,9 @@ MAX_NESTING = 6
 
 
 def tensors(output: object) -> list[tuple[str, Tensor]]:
-    """The tensors of an output, in order, with suffixes: "" for a lone one, ":0", ":logits", ":1.0".
+    """The tensors of an output, in order, with suffixes.
 
-    Looks into tuples, named tuples, lists, mappings and dataclasses, six levels deep.
+    The suffix is "" for a lone tensor, else such as ":0", ":logits", ":1.0". Looks into tuples, named tuples, lists, mappings and dataclasses, six levels deep.
     """
     if isinstance(output, Tensor):
         return [("", output)]

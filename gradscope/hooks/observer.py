@@ -1,7 +1,8 @@
 """A model -> calls of (site name, module, tensor) while one training step runs.
 
 Attached only for the steps that are looked at, and then by torch's global module hooks: the model
-itself never carries a hook, so that its pickle, copy, repr and state_dict stay what they are. Must never know statistics or files.
+itself never carries a hook, so that its pickle, copy, repr and state_dict stay what they are.
+Must never know statistics or files.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ OnEntry = Callable[[nn.Module, str, object], None]
 class Observer:
     """Hears modules return and gradients arrive at their outputs, in the first pass of a step.
 
-    `on_output(name, module, tensor)` is called for each output tensor, `on_gradient(name, gradient)`
-    for the loss gradient that arrives there (again if a second backward reaches it: the last one
+    `on_output(name, module, tensor)` is called for each output tensor,
+    `on_gradient(name, gradient)` for the loss gradient that arrives there (again if a second backward reaches it: the last one
     counts), `on_alias(name, module, other)` when a module hands on the very tensor that `other`
     returned, and `on_restart()` when what was seen was no training pass. The n-th call
     of a module in one pass is `name#n`.
@@ -94,6 +95,12 @@ class Observer:
         self._handles = []
         self._begin()
 
+    def release(self) -> None:
+        """Stop listening and let go of the model."""
+        self.detach()
+        self._model, self._modules = nn.Module(), {}
+        self._names.clear()
+
     def _enter(self, module: nn.Module, args: tuple[object, ...]) -> None:
         if torch.compiler.is_compiling():
             return
@@ -131,7 +138,7 @@ class Observer:
             self._tensor(site + suffix, module, tensor)
 
     def _same_pass(self) -> bool:
-        """Whether a forward call belongs to the pass observed; a step's first training pass counts."""
+        """Whether a forward call belongs to the pass observed: a step's first in training mode."""
         if self._backward:
             return False
         training = self._model.training
@@ -171,7 +178,7 @@ class Observer:
 
 
 def recomputing() -> bool:
-    """Whether a backward pass is running: a forward call then is activation checkpointing's second."""
+    """Whether a backward pass is running: a forward call then is checkpointing's second one."""
     return torch._C._current_graph_task_id() != -1
 
 

@@ -71,9 +71,9 @@ def select(
 def _matches(
     modules: dict[str, nn.Module], choices: Choice | Sequence[Choice], argument: str
 ) -> Iterable[str]:
-    for choice in choices if isinstance(choices, Sequence) and not isinstance(choices, str) else [
-        choices
-    ]:
+    for choice in (
+        choices if isinstance(choices, Sequence) and not isinstance(choices, str) else [choices]
+    ):
         names = [name for name, module in modules.items() if _fits(choice, name, module)]
         if not names:
             raise GradScopeError(_nothing(choice, modules, argument))

@@ -49,10 +49,11 @@ class Clock:
         ]
 
     def close(self) -> None:
-        """Take the hooks off."""
+        """Take the hooks off and let go of the optimizers."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self._given, self._leader = (), None
 
     def _relevant(self, optimizer: torch.optim.Optimizer) -> bool:
         if self._given:

@@ -55,4 +55,6 @@ class Drain:
             except Exception as error:
                 if not self._failed:
                     self._failed = True
-                    warnings.warn(f"GradScope lost some of a step's records: {error!r}", stacklevel=1)
+                    warnings.warn(
+                        f"GradScope lost some of a step's records: {error!r}", stacklevel=1
+                    )

@@ -102,7 +102,9 @@ class OutputRecorder:
         devices = {s.dead.device for s in seen if s.dead is not None}
         dead = {
             device: to_host(
-                torch.stack([s.dead for s in seen if s.dead is not None and s.dead.device == device])
+                torch.stack(
+                    [s.dead for s in seen if s.dead is not None and s.dead.device == device]
+                )
             )
             for device in devices
         }

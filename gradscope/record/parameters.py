@@ -75,6 +75,13 @@ class ParameterRecorder:
             if self._selected(clean_name(path) or type(self._model).__name__)
         }
 
+    def release(self) -> None:
+        """Let go of the model."""
+        self._model = nn.Module()
+        self._known.clear()
+        self._accumulated.clear()
+        self._before = None
+
     def mine(self, optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
         """The observed parameters that an optimizer updates, trainable ones only."""
         found = []
@@ -176,7 +183,7 @@ class ParameterRecorder:
         return work
 
     def watch_accumulation(self, parameters: list[nn.Parameter]) -> list[Callable[[], None]]:
-        """Remember each gradient's norm as backward left it, for the clip factor; returns removers."""
+        """Remember gradients' norms as backward left them, for clip factors; returns removers."""
 
         def accumulated(parameter: Tensor) -> None:
             if parameter.grad is not None:
@@ -225,7 +232,7 @@ class ParameterRecorder:
 
 
 def local(t: Tensor) -> Tensor:
-    """A tensor's values on this process as a plain real tensor: shards, sparse and complex ones too."""
+    """A tensor's values on this process as a plain real one: of shards, sparse, complex ones too."""
     t = t.detach()
     if hasattr(t, "to_local"):
         t = t.to_local()
@@ -305,9 +312,9 @@ def full_columns(
     return columns
 
 
-def keyed(step: int, index: NDArray[np.int32], columns: Mapping[str, NDArray[np.float64]]) -> Columns:
+def keyed(
+    step: int, index: NDArray[np.int32], columns: Mapping[str, NDArray[np.float64]]
+) -> Columns:
     """Columns with their keys, statistics as float32."""
     out: Columns = {name: values.astype(np.float32) for name, values in columns.items()}
     return {"step": np.full(len(index), step, dtype=np.int64), "site": index, **out}
-
-

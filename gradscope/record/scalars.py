@@ -25,8 +25,8 @@ def scalar_work(step: int, when: float, scalars: Mapping[str, float | Tensor]) -
         if isinstance(value, Tensor):
             if value.numel() != 1:
                 raise GradScopeError(
-                    f"log({name}=...) got a tensor of shape {tuple(value.shape)}; give it one number, "
-                    f"for example {name}={name}.mean()."
+                    f"log({name}=...) got a tensor of shape {tuple(value.shape)}; give it one "
+                    f"number, for example {name}={name}.mean()."
                 )
             arriving[name] = to_host(value.detach().reshape(()))
             continue
@@ -34,7 +34,8 @@ def scalar_work(step: int, when: float, scalars: Mapping[str, float | Tensor]) -
             number = np.float64(value)
         except (TypeError, ValueError):
             raise GradScopeError(
-                f"log({name}=...) takes a number or a one-element tensor, not {type(value).__name__}."
+                f"log({name}=...) takes a number or a one-element tensor, not "
+                f"{type(value).__name__}."
             ) from None
         arriving[name] = lambda number=number: np.asarray(number)
 

@@ -1,7 +1,7 @@
 """torch's GradScaler at work -> calls when it leaves an optimizer's step out.
 
-A skipped step calls no optimizer, so no optimizer hook can tell of it; the class's `step` is wrapped
-while somebody listens and put back afterwards. Must never know statistics or files.
+A skipped step calls no optimizer, so no optimizer hook can tell of it; the class's `step` is
+wrapped while somebody listens and put back afterwards. Must never know statistics or files.
 """
 
 from __future__ import annotations

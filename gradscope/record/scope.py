@@ -67,7 +67,7 @@ class Scope:
         self._sites = SiteList()
         self._outputs = OutputRecorder(self._sites, histograms)
         self._parameters = ParameterRecorder(
-            model, self._sites, lambda module: module in chosen, histograms
+            model, self._sites, frozenset(chosen).__contains__, histograms
         )
         self._observer = Observer(
             model,
@@ -109,7 +109,7 @@ class Scope:
         return self._clock.now
 
     def log(self, **scalars: float | Tensor) -> None:
-        """Keep scalars at the step just done: numbers or one-element tensors, which are not waited for.
+        """Keep scalars at the step just done: numbers, or one-element tensors (no waiting for them).
 
         Raises GradScopeError for anything else.
         """
@@ -143,13 +143,24 @@ class Scope:
         self._drain.close()
         self._publish_sites()
         if self._drain.dropped:
-            self._writer.note(f"{self._drain.dropped} steps' records were dropped: the disk was slow.")
+            self._writer.note(
+                f"{self._drain.dropped} steps' records were dropped: the disk was slow."
+            )
         self._writer.update_config(self._measured())
         self._writer.flush()
         self._on_close(self)
         self._writer.close(state, error)
+        self._release()
         if not self._quiet:
             print(self, file=sys.stderr)
+
+    def abandon(self) -> None:
+        """Stop listening and write nothing more: for a forked process, which trains nothing."""
+        self._open = False
+        self._detach()
+        self._clock.close()
+        self._stop_scaler()
+        self._release()
 
     def keep_findings(self, diagnose: Callable[[RunWriter], tuple[Finding, ...]]) -> None:
         """Store the diagnosis of what is on disk with the run."""
@@ -206,7 +217,11 @@ class Scope:
             self._own += time.perf_counter() - began
 
     def _gradients(
-        self, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], step: int, full: bool
+        self,
+        optimizer: torch.optim.Optimizer,
+        parameters: list[nn.Parameter],
+        step: int,
+        full: bool,
     ) -> Work | None:
         if not full and not self._norms:
             return None
@@ -261,6 +276,14 @@ class Scope:
         if self._stance is not None:
             torch.compiler.set_stance("default")
             self._stance = None
+
+    def _release(self) -> None:
+        """Let go of the model and its optimizers; an empty module stands in."""
+        self._model = nn.Module()
+        self._pending.clear()
+        self._outputs.clear()
+        self._parameters.release()
+        self._observer.release()
 
     def _publish_sites(self) -> None:
         self._writer.set_sites(self._sites.ordered(self._observer.order))

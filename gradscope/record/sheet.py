@@ -65,7 +65,7 @@ class Sheet:
         self.__init__()  # type: ignore[misc]
 
     def take(self) -> Callable[[], NDArray[np.float64]]:
-        """Start the copies to the host; the function returned waits and gives all rows (slots, 7)."""
+        """Start copying to the host; the function returned waits and gives all rows (slots, 7)."""
         host, size = self._host, self._size
         moving = [(rows.slots, to_host(torch.cat(rows.buffers))) for rows in self._devices.values()]
         self.clear()
@@ -82,7 +82,7 @@ class Sheet:
 
 
 def to_host(t: Tensor) -> Callable[[], NDArray[np.float64]]:
-    """Start copying `t` to the host; the function returned waits for it and gives a float64 array."""
+    """Start copying `t` to the host; the function returned waits and gives a float64 array."""
     t = t.detach()
     if t.device.type == "cpu":
         values = t.to(torch.float64, copy=True).numpy()

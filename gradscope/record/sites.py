@@ -53,7 +53,7 @@ class SiteList:
         return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
 
     def ordered(self, order: Mapping[str, int]) -> list[Site]:
-        """All sites with their depths: outputs as they were first returned, others as their module ran.
+        """All sites with their depths: outputs as first returned, others as their module ran.
 
         `order` gives each module's place in the order of first calls.
         """

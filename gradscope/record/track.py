@@ -6,6 +6,7 @@ Must never know how anything is measured or written.
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import time
 import weakref
@@ -46,20 +47,20 @@ def track(
 ) -> Scope:
     """Record how gradients flow through `model` while it trains; training itself is not changed.
 
-    run: name of the run below `root`; by default the model's class and the time. An existing run is
-        an error unless `resume`, which goes on from `resume_step` (default: its last step).
-    every: an int n samples each n-th step in full; "auto" samples as often as `budget` (share of the
-        training's time) allows. Gradient norms and scalars are kept at every step.
+    run: name of the run below `root`; by default the model's class and the time. An existing run
+        is an error unless `resume`, which goes on from `resume_step` (default: its last step).
+    every: an int n samples each n-th step in full; "auto" samples as often as `budget` (share of
+        the training's time) allows. Gradient norms and scalars are kept at every step.
     observe, exclude: module-path globs, module types or functions (path, module) -> bool.
     optimizer: the optimizer(s) whose steps count; found by itself when None.
     config, tags: kept with the run; JSON values.
     histograms: keep magnitude histograms (counts per binary exponent) at sampled steps.
-    eager_samples: run sampled steps of a compiled model eagerly, so that its module outputs are seen;
-        they then differ from compiled ones by rounding. False keeps training bit-identical.
+    eager_samples: run sampled steps of a compiled model eagerly, so that its module outputs are
+        seen; they then differ from compiled ones by rounding. False keeps training bit-identical.
     quiet: print no summary at the end.
 
-    Raises GradScopeError for a model that is tracked already or cannot be tracked, a run that exists,
-    or a choice that matches nothing.
+    Raises GradScopeError for a model that is tracked already or cannot be tracked, a run that
+    exists, or a choice that matches nothing.
     """
     inner = unwrap(_module(model))
     if inner in _open:
@@ -68,7 +69,9 @@ def track(
             "scope first."
         )
     sampling = Sampling(every, budget)
-    optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else [*(optimizer or ())]
+    optimizers = (
+        [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else [*(optimizer or ())]
+    )
     settings = {
         "every": every,
         "budget": budget,
@@ -97,8 +100,6 @@ def track(
     except BaseException as error:
         writer.close("failed", f"{type(error).__name__}: {error}")
         raise
-    scope_of = weakref.ref(scope)
-    atexit.register(_at_exit, scope_of)
     _open[inner] = scope
     return scope
 
@@ -139,14 +140,24 @@ def _closed(scope: Scope) -> None:
     scope.keep_findings(findings_of)
 
 
-def _at_exit(scope_of: weakref.ref[Scope]) -> None:
-    scope = scope_of()
-    if scope is None:
-        return
+def _at_exit() -> None:
+    """Close what the script left open, saying how it ended."""
     error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    if error is None:
-        scope.close()
-    elif isinstance(error, KeyboardInterrupt):
-        scope.close("interrupted", "interrupted by the user")
-    else:
-        scope.close("failed", f"{type(error).__name__}: {error}")
+    for scope in list(_open.values()):
+        if error is None:
+            scope.close()
+        elif isinstance(error, KeyboardInterrupt):
+            scope.close("interrupted", "interrupted by the user")
+        else:
+            scope.close("failed", f"{type(error).__name__}: {error}")
+
+
+def _in_forked_child() -> None:
+    for scope in list(_open.values()):
+        scope.abandon()
+    _open.clear()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_child)

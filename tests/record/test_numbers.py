@@ -127,9 +127,7 @@ def test_sites_are_numbered_in_order_of_execution(track) -> None:
         optimizer.step()
     for kind, suffix in (("output", ""), ("parameter", ".weight")):
         depth = {s.name: s.depth for s in open_run(scope.path).sites if s.kind == kind}
-        assert (
-            depth[f"first{suffix}"] < depth[f"middle{suffix}"] < depth[f"last{suffix}"]
-        ), kind
+        assert depth[f"first{suffix}"] < depth[f"middle{suffix}"] < depth[f"last{suffix}"], kind
 
 
 def test_a_container_that_applies_a_function_is_seen_after_it(track, rows) -> None:
@@ -191,7 +189,7 @@ def test_choosing_layers(track) -> None:
     model.forward = lambda x: model["head"](model["stem"](x))  # type: ignore[method-assign]
     with pytest.raises(GradScopeError, match=r"observe='stm' matches no module.*stem"):
         track(model, observe="stm", run="a")
-    with pytest.raises(GradScopeError, match="LSTM.*matches no module.*Linear"):
+    with pytest.raises(GradScopeError, match=r"LSTM.*matches no module.*Linear"):
         track(model, observe=nn.LSTM, run="b")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     from gradscope.store import open_run
