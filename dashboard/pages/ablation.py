@@ -97,7 +97,7 @@ def answer(run: Run, rows: pd.DataFrame, metric: str) -> str:
     alone = _alone(rows)
     if alone.empty:
         return f"{words.plural(len(rows), 'lesion')} of {run.name}"
-    worst = alone.loc[alone["delta"].abs().idxmax()]
+    worst = alone.iloc[int(alone["delta"].abs().to_numpy().argmax())]
     typical = words.number(float(alone["delta"].median()))
     delta = words.number(float(worst["delta"]))
     return (

@@ -104,7 +104,7 @@ def connect(app: Dash, catalog: Catalog) -> None:
 
 def clicked(search: str, profile: Any, heatmap: Any) -> str | None:
     """The address after a click on the profile or on a cell of the map; None: no layer there."""
-    point = next(iter((heatmap or profile or {}).get("points", [])), {})
+    point: dict[str, Any] = next(iter((heatmap or profile or {}).get("points", [])), {})
     layer = point.get("customdata")
     if isinstance(layer, list):
         layer = layer[0] if layer else None
@@ -201,7 +201,7 @@ def _heatmap(seen: Scene, run: Run) -> Plot:
     steps = run.sampled_steps(TABLE_OF[kind])
     if len(steps) < 2:
         return Plot(message="The map needs two sampled steps; it appears by itself.")
-    arguments = {"statistic": column, "kind": kind}
+    arguments: dict[str, Any] = {"statistic": column, "kind": kind}
     code = figure_call("gradient_heatmap", [run], arguments)
 
     def draw() -> go.Figure:
