@@ -75,16 +75,18 @@ def read_limited(path: Path, limit: int) -> bytes:
         raise
     except OSError as trouble:
         raise damaged(path, trouble.strerror or str(trouble)) from None
-    with open(handle, "rb") as file:
+    try:
         facts = os.fstat(handle)
         if not stat.S_ISREG(facts.st_mode):
             raise damaged(path, "it is not a regular file")
         if facts.st_size > limit:
             raise damaged(path, f"it has {facts.st_size:,} bytes, more than {limit:,}")
-        try:
+        with open(handle, "rb", closefd=False) as file:
             return file.read(limit + 1)
-        except OSError as trouble:
-            raise damaged(path, trouble.strerror or str(trouble)) from None
+    except OSError as trouble:
+        raise damaged(path, trouble.strerror or str(trouble)) from None
+    finally:
+        os.close(handle)
 
 
 def damaged(path: Path | str, why: str) -> GradScopeError:
