@@ -158,7 +158,7 @@ def _nearest_rows(steps: np.ndarray, other: np.ndarray, values: np.ndarray) -> n
         return np.full((len(steps), values.shape[1]), np.nan)
     nearest = np.abs(other[None, :] - steps[:, None]).argmin(axis=1)
     reach = max(1.0, float(np.median(np.diff(other)))) if len(other) > 1 else 1.0
-    result = values[nearest].copy()
+    result = np.array(values[nearest], dtype=float)
     result[np.abs(other[nearest] - steps) > reach] = np.nan
     return result
 

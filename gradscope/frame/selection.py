@@ -121,10 +121,10 @@ def thin(
         keys["group"] = labels
         names = ["group", "bucket"]
     grouped = keys.dropna(subset=["value"]).groupby(names, sort=False)["value"]
-    keep = np.isinf(values)
+    keep: np.ndarray = np.isinf(values)
     keep[grouped.idxmin().to_numpy()] = True
     keep[grouped.idxmax().to_numpy()] = True
     ends = keys.groupby("group" if group is not None else np.zeros(len(keys)), sort=False).indices
     for positions in ends.values():
         keep[[positions[0], positions[-1]]] = True
-    return frame[keep]
+    return frame.loc[keep]

@@ -135,11 +135,11 @@ def _with_places(frame: pd.DataFrame, sites: Sequence[Site]) -> pd.DataFrame:
     index = frame["site"].to_numpy(dtype=np.int64)
     depth = np.array([site.depth for site in sites], dtype=np.int64)
     relative = relative_depth(depth)
-    names = list(dict.fromkeys(site.name for site in sites))
+    names = pd.Index(list(dict.fromkeys(site.name for site in sites)), dtype="str")
     position = {name: code for code, name in enumerate(names)}
     codes = np.array([position[site.name] for site in sites], dtype=np.int32)
     frame["site"] = pd.Categorical.from_codes(codes[index], categories=names)
-    at = frame.columns.get_loc("site") + 1
-    frame.insert(at, "depth", depth[index])
-    frame.insert(at + 1, "relative_depth", relative[index])
+    at = list(frame.columns).index("site") + 1
+    frame.insert(at, "depth", pd.Series(depth[index]))
+    frame.insert(at + 1, "relative_depth", pd.Series(relative[index]))
     return frame
