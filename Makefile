@@ -26,6 +26,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.installed
+	mkdir -p build/types && ln -sfn ../../dashboard build/types/gradscope_dashboard
 	$(BIN)/mypy
 
 contracts: $(VENV)/.installed

@@ -14,14 +14,14 @@ from gradscope.schema import GradScopeError
 if TYPE_CHECKING:
     from gradscope import figures as figures
     from gradscope.ablation import ablate as ablate
-    from gradscope.ablation import bypass_identity as bypass_identity
-    from gradscope.ablation import dropped as dropped
     from gradscope.frame import Run as Run
     from gradscope.frame import load as load
     from gradscope.frame import load_all as load_all
     from gradscope.preflight import check as check
     from gradscope.record import Scope as Scope
     from gradscope.record import track as track
+    from gradscope.units import bypass_identity as bypass_identity
+    from gradscope.units import dropped as dropped
 
 __version__ = "0.1.0"
 
@@ -33,11 +33,11 @@ _HOME = {
     "load_all": "gradscope.frame",
     "Run": "gradscope.frame",
     "ablate": "gradscope.ablation",
-    "dropped": "gradscope.ablation",
-    "bypass_identity": "gradscope.ablation",
+    "dropped": "gradscope.units",
+    "bypass_identity": "gradscope.units",
 }
 
-__all__ = ["GradScopeError", "__version__", "figures", *_HOME]  # noqa: PLE0604
+__all__ = ["GradScopeError", "__version__", "figures", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

@@ -174,8 +174,7 @@ def add_check(commands: Commands) -> None:
 def run_check(arguments: argparse.Namespace) -> None:
     from gradscope.preflight import check, subject
 
-    found = subject(arguments.model)
-    report = check(found.model, found.batch, found.loss_fn)
+    report = check(*subject(arguments.model))
     print(report)
     if arguments.show:
         report.show()
@@ -192,14 +191,37 @@ def add_ablate(commands: Commands) -> None:
     )
     ablate.add_argument("run", help="a run made by train, compare or demo")
     ablate.add_argument("--runs", default="runs", metavar="DIR", help="folder of runs (runs)")
-    ablate.add_argument("--drop", default="blocks", help="what to drop (blocks)")
+    ablate.add_argument(
+        "--drop",
+        default="blocks",
+        help="what to drop, joined by commas: blocks, random, stages, reorder, layers, branches (blocks)",
+    )
+    ablate.add_argument("--limit", type=int, metavar="N", help="use N test images (all)")
+    ablate.add_argument("--draws", type=int, default=20, help="random draws for each k (20)")
     ablate.add_argument("--data-root", metavar="DIR", help="where the data set's files are")
 
 
 def run_ablate(arguments: argparse.Namespace) -> None:
-    from gradscope.cli.ablation import ablate_run
+    from gradscope.experiments import ablate_run
+    from gradscope.store import find_run
 
-    print(ablate_run(arguments.run, arguments.runs, arguments.drop, arguments.data_root))
+    path = find_run(arguments.run, arguments.runs)
+    found = ablate_run(
+        path,
+        drop=arguments.drop.split(","),
+        data_root=arguments.data_root,
+        limit=arguments.limit,
+        draws=arguments.draws,
+        progress=True,
+    )
+    rows = [
+        (r.unit, r.metric, f"{r.value:.4f}", f"{r.delta:+.4f}", f"[{r.ci_low:+.4f}, {r.ci_high:+.4f}]")
+        for r in found.rows
+        if r.lesion == "drop"
+    ]
+    if rows:
+        print(table(("dropped", "metric", "value", "difference", "95 % interval"), rows))
+    print(f"{found}\nStored in {path}.")
 
 
 COMMANDS = (add_demo, add_train, add_compare, add_check, add_ablate)

@@ -8,6 +8,7 @@ from gradscope.experiments.comparison import DEMO_MODELS, compare, demo
 from gradscope.experiments.datasets import DataSet, Split
 from gradscope.experiments.datasets import load as load_data
 from gradscope.experiments.datasets import names as data_names
+from gradscope.experiments.lesions import TestImages, ablate_run
 from gradscope.experiments.training import Progress, evaluate, train
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "DataSet",
     "Progress",
     "Split",
+    "TestImages",
+    "ablate_run",
     "compare",
     "data_names",
     "demo",

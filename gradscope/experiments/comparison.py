@@ -15,7 +15,7 @@ from gradscope.schema import GradScopeError
 from gradscope.store import delete_run, open_run
 
 DEMO_MODELS = ("plain20", "resnet20", "densenet22")
-DEMO = {"data": SMALL, "epochs": 2, "batch_size": 64, "lr": 0.1, "every": 8}
+DEMO: dict[str, Any] = {"data": SMALL, "epochs": 2, "batch_size": 64, "lr": 0.1, "every": 8}
 
 
 def compare(

@@ -75,7 +75,8 @@ def train(
     place = pick_device(device)
     shape = {"in_channels": found.channels, "num_classes": found.classes, "image_size": found.side}
     recipe = {**shape, "seed": seed, **model_options}
-    network = build(model, **recipe).to(place, memory_format=torch.channels_last)
+    network = build(model, **recipe).to(place)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     config = {
         "model": model,
         "family": family(model),

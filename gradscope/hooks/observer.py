@@ -138,10 +138,15 @@ class Observer:
             self._tensor(site + suffix, module, tensor)
 
     def _same_pass(self) -> bool:
-        """Whether a forward call belongs to the pass observed: a step's first in training mode."""
+        """Whether a forward call belongs to the pass observed: a step's first in training mode.
+
+        A pass in eval mode counts only where there is none in training mode.
+        """
         if self._backward:
             return False
         training = self._model.training
+        if self._training and not training:
+            return False
         if self._training is False and training:
             self._begin()
             self._inside = True

@@ -5,6 +5,7 @@ Must never know optimizers or files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -27,6 +28,9 @@ from gradscope.record.sites import SiteList
 
 HISTOGRAM_SAMPLE = 4096
 """Elements of a tensor that its magnitude histogram reads; evenly spread."""
+
+SCALED = frozenset({"mean", "std", "rms", "norm", "absmax"})
+"""Statistics that grow with the loss."""
 
 Columns = dict[str, NDArray[np.generic]]
 Work = Callable[[], Mapping[str, Columns]]
@@ -92,8 +96,11 @@ class OutputRecorder:
             )
             self._alias.append((site, other))
 
-    def take(self, step: int) -> Work | None:
-        """The step's rows, to be worked out later; None when nothing was seen."""
+    def take(self, step: int, scale: Tensor | None = None) -> Work | None:
+        """The step's rows, to be worked out later; None when nothing was seen.
+
+        `scale` is what the loss, and so each gradient, was multiplied with.
+        """
         if not self._seen:
             return None
         seen = list(self._seen.values())
@@ -109,12 +116,14 @@ class OutputRecorder:
             for device in devices
         }
         counts = dict(self._counts)
+        factor = None if scale is None else to_host(scale.reshape(()))
         self.clear()
 
         def work() -> Mapping[str, Columns]:
-            tables = {"outputs": output_columns(step, seen, resolve(), dead)}
+            divisor = 1.0 if factor is None else float(factor())
+            tables = {"outputs": output_columns(step, seen, resolve(), dead, divisor)}
             if counts:
-                tables["histograms"] = histogram_columns(step, counts)
+                tables["histograms"] = histogram_columns(step, counts, divisor)
             return tables
 
         return work
@@ -144,8 +153,9 @@ def output_columns(
     seen: list[Seen],
     raw: NDArray[np.float64],
     dead: Mapping[torch.device, Callable[[], NDArray[np.float64]]],
+    divisor: float = 1.0,
 ) -> Columns:
-    """Rows of the table `outputs` from the raw sums of one step."""
+    """Rows of the table `outputs` from the raw sums of one step; gradients are divided."""
     statistics = finish(raw)
     forward = statistics[[s.forward for s in seen]]
     backward = np.full_like(forward, np.nan)
@@ -164,24 +174,31 @@ def output_columns(
     }
     for place, name in enumerate(STATISTICS):
         columns[name] = forward[:, place].astype(np.float32)
-        columns[f"grad_{name}"] = backward[:, place].astype(np.float32)
+        per = divisor if name in SCALED else 1.0
+        columns[f"grad_{name}"] = (backward[:, place] / per).astype(np.float32)
     return columns
 
 
 def histogram_columns(
-    step: int, counts: Mapping[tuple[int, int], tuple[NDArray[np.int64], float]]
+    step: int,
+    counts: Mapping[tuple[int, int], tuple[NDArray[np.int64], float]],
+    divisor: float = 1.0,
 ) -> Columns:
-    """Rows of the table `histograms`: one per occupied exponent."""
+    """Rows of the table `histograms`: one per occupied exponent; gradients divided by a power of 2.
+
+    A scale that is no power of two is taken as the nearest one.
+    """
     keys = list(counts)
     table = np.stack([counts[key][0] for key in keys])
     row, exponent = np.nonzero(table)
     key = np.array(keys, dtype=np.int32)
     fraction = np.array([counts[k][1] for k in keys], dtype=np.float32)
+    shift = np.where(key[row, 1] == 1, round(math.log2(divisor)) if divisor > 0 else 0, 0)
     return {
         "step": np.full(len(row), step, dtype=np.int64),
         "site": key[row, 0],
         "of": key[row, 1],
-        "exponent": (exponent + LOWEST).astype(np.int32),
+        "exponent": (exponent + LOWEST - shift).astype(np.int32),
         "count": table[row, exponent],
         "sampled_fraction": fraction[row],
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ class ParameterRecorder:
     def refresh(self) -> None:
         """Look the model's parameters up again: some may have been replaced."""
         self._strangers.clear()
-        owner = {}
+        owner: dict[int, tuple[str, str, str]] = {}
         for path, module in self._model.named_modules():
             for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
                 owner.setdefault(id(parameter), (path, local, type(module).__name__))
@@ -101,16 +102,22 @@ class ParameterRecorder:
         return [p for p in parameters if id(p) in self._known]
 
     def gradients(
-        self, parameters: list[nn.Parameter], step: int, scale: Tensor | None, full: bool
+        self,
+        parameters: list[nn.Parameter],
+        step: int,
+        scale: Tensor | None,
+        full: bool,
+        loss_scale: Tensor | None = None,
     ) -> Work | None:
         """Rows of step `step` from the gradients as they are now; `scale` divides them.
 
+        `loss_scale` is what they were multiplied with in the backward pass, divided out or not.
         Norms only unless `full`, which needs `remember` to have been called before the update.
         """
         if not parameters:
             return None
         if full:
-            return self._full(parameters, step, scale)
+            return self._full(parameters, step, scale, loss_scale)
         present = [(i, p.grad) for i, p in enumerate(parameters) if p.grad is not None]
         norms = gradient_norms([local(g) for _, g in present])
         factor = to_host(scale) if scale is not None else None
@@ -148,7 +155,13 @@ class ParameterRecorder:
 
         return work
 
-    def _full(self, parameters: list[nn.Parameter], step: int, scale: Tensor | None) -> Work:
+    def _full(
+        self,
+        parameters: list[nn.Parameter],
+        step: int,
+        scale: Tensor | None,
+        loss_scale: Tensor | None,
+    ) -> Work:
         sheet = Sheet()
         index = self._site_index(parameters)
         counts: dict[tuple[int, int], tuple[NDArray[np.int64], float]] = {}
@@ -169,15 +182,16 @@ class ParameterRecorder:
         resolve = sheet.take()
         factor = to_host(scale) if scale is not None else None
         clip = self._clip_factors(parameters)
+        loss = None if loss_scale is None else to_host(loss_scale.reshape(()))
 
         def work() -> Mapping[str, Columns]:
             raw = resolve()
             divisor = 1.0 if factor is None else float(factor())
             columns = full_columns(raw, slots, weight_slots, numel, divisor)
-            columns["clip_factor"] = clip(columns["grad_norm"])
+            columns["clip_factor"] = clip(columns["grad_norm"] * (loss() if loss else 1.0))
             tables = {"parameters": keyed(step, index, columns)}
             if counts:
-                tables["histograms"] = histogram_columns(step, counts)
+                tables["histograms"] = histogram_columns(step, counts, divisor)
             return tables
 
         return work
@@ -235,7 +249,7 @@ def local(t: Tensor) -> Tensor:
     """A tensor's values on this process as a plain real one: of shards, sparse, complex ones too."""
     t = t.detach()
     if hasattr(t, "to_local"):
-        t = t.to_local()
+        t = cast(Tensor, t.to_local())
     if t.is_sparse:
         t = t.coalesce().values()
     return torch.view_as_real(t) if t.is_complex() else t

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gradscope.record.outputs import Columns, Work
@@ -37,7 +38,7 @@ def scalar_work(step: int, when: float, scalars: Mapping[str, float | Tensor]) -
                 f"log({name}=...) takes a number or a one-element tensor, not "
                 f"{type(value).__name__}."
             ) from None
-        arriving[name] = lambda number=number: np.asarray(number)
+        arriving[name] = to_host(torch.tensor(number, dtype=torch.float64))
 
     def work() -> Mapping[str, Columns]:
         size = len(arriving)
@@ -49,5 +50,17 @@ def scalar_work(step: int, when: float, scalars: Mapping[str, float | Tensor]) -
                 "time": np.full(size, when),
             }
         }
+
+    return work
+
+
+def flag_work(step: int, when: float, name: str, flag: Tensor) -> Work:
+    """A scalar 1 at `step` where `flag`, a one-element tensor, turns out not to be zero."""
+    arriving = to_host(flag.detach().reshape(()))
+
+    def work() -> Mapping[str, Columns]:
+        if not float(arriving()):
+            return {}
+        return scalar_work(step, when, {name: 1.0})()
 
     return work

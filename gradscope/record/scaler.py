@@ -1,4 +1,4 @@
-"""torch's GradScaler at work -> calls when it leaves an optimizer's step out.
+"""torch's GradScaler at work -> its scale, and calls when it leaves an optimizer's step out.
 
 A skipped step calls no optimizer, so no optimizer hook can tell of it; the class's `step` is
 wrapped while somebody listens and put back afterwards. Must never know statistics or files.
@@ -11,11 +11,20 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 OnSkip = Callable[[torch.optim.Optimizer], None]
 
 _listeners: list[OnSkip] = []
+_stepping: list[torch.amp.GradScaler] = []
 _original = torch.amp.GradScaler.step
+
+
+def loss_scale() -> Tensor | None:
+    """What the loss was multiplied with, inside a step that a GradScaler makes; else None."""
+    if not _stepping or not _stepping[-1].is_enabled():
+        return None
+    return _stepping[-1]._scale
 
 
 def listen(on_skip: OnSkip) -> Callable[[], None]:
@@ -39,9 +48,11 @@ def _watched(
 ) -> float | None:
     stepped: list[bool] = []
     handle = optimizer.register_step_post_hook(lambda *_: stepped.append(True))
+    _stepping.append(self)
     try:
         result = _original(self, optimizer, *args, **kwargs)
     finally:
+        _stepping.pop()
         handle.remove()
     if self.is_enabled() and not stepped:
         for on_skip in tuple(_listeners):

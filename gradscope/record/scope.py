@@ -22,8 +22,8 @@ from gradscope.record.drain import Drain
 from gradscope.record.outputs import OutputRecorder, Work
 from gradscope.record.parameters import ParameterRecorder
 from gradscope.record.sampling import Sampling
-from gradscope.record.scalars import scalar_work
-from gradscope.record.scaler import listen
+from gradscope.record.scalars import flag_work, scalar_work
+from gradscope.record.scaler import listen, loss_scale
 from gradscope.record.sites import SiteList
 from gradscope.record.summary import summary
 from gradscope.schema import Finding
@@ -211,6 +211,9 @@ class Scope:
         if full:
             work = self._parameters.updates(work)
         self._drain_rows(work)
+        overflow = getattr(optimizer, "found_inf", None)
+        if overflow is not None:  # fused optimizers see for themselves that a step is left out
+            self._drain_rows(flag_work(step, time.time(), "skipped_step", overflow))
         if self._clock.leads(optimizer):
             self._finish_step(step, full, work is not None, began)
         else:
@@ -226,7 +229,7 @@ class Scope:
         if not full and not self._norms:
             return None
         scale = getattr(optimizer, "grad_scale", None)
-        return self._parameters.gradients(parameters, step, scale, full)
+        return self._parameters.gradients(parameters, step, scale, full, loss_scale())
 
     def _skipped(self, optimizer: torch.optim.Optimizer) -> None:
         if self._concerns(optimizer):
@@ -246,7 +249,7 @@ class Scope:
 
     def _finish_step(self, step: int, sampled: bool, norms: bool, began: float) -> None:
         if sampled:
-            self._drain_rows(self._outputs.take(step))
+            self._drain_rows(self._outputs.take(step, loss_scale()))
             self._detach()
         if self._sites.changed:
             self._publish_sites()
