@@ -154,7 +154,7 @@ class RunWriter:
             self._papers.end(state, error)
             if not self._thread.is_alive():
                 self._retry_at = 0.0
-                self._round()
+                self._guarded_round()
             self._lock.release()
             _writers.discard(self)
 
