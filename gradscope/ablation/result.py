@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,6 +60,10 @@ class Ablation:
             )
             for column in TABLES["ablations"].columns
         }
+
+    def frame(self) -> Any:
+        """The rows as a pandas DataFrame; pandas is loaded by this call alone."""
+        return import_module("pandas").DataFrame(self.columns())
 
     def save(self, writer: Appends) -> None:
         """Appends the rows to a run."""
