@@ -35,12 +35,18 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         arguments.call(arguments)
     except GradScopeError as error:
-        print(f"gradscope: {error}", file=sys.stderr)
-        return 1
+        return _refused(str(error))
     except KeyboardInterrupt:
         print("\ngradscope: stopped; what was recorded so far is kept.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        return _refused(str(error))
     return 0
+
+
+def _refused(reason: str) -> int:
+    print(f"gradscope: {' '.join(reason.split())}", file=sys.stderr)
+    return 1

@@ -54,7 +54,7 @@ def run_runs(arguments: argparse.Namespace) -> None:
     elif arguments.untag:
         store.annotate_run(path(arguments.untag[0]), remove_tags=[arguments.untag[1]])
     elif arguments.baseline:
-        mark_baseline(root, path(arguments.baseline))
+        mark_baseline(path(arguments.baseline))
     elif arguments.delete:
         delete(path(arguments.delete), arguments.yes)
     else:
@@ -81,13 +81,14 @@ def listing(root: str) -> str:
     return table(("run", "model", "steps", "written", "tags", "status", "verdict"), rows)
 
 
-def mark_baseline(root: str, chosen: Path) -> None:
-    """Mark one run of a folder as the baseline, and no other."""
+def mark_baseline(chosen: Path) -> None:
+    """Mark one run of its folder as the baseline, and no other."""
     from gradscope.store import annotate_run, list_runs
 
-    for run in list_runs(root):
-        if run.status.baseline or run.path == chosen:
-            annotate_run(run.path, baseline=run.path == chosen)
+    annotate_run(chosen, baseline=True)
+    for run in list_runs(chosen.parent):
+        if run.status.baseline and run.path != chosen:
+            annotate_run(run.path, baseline=False)
 
 
 def delete(path: Path, sure: bool) -> None:

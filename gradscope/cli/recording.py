@@ -215,7 +215,13 @@ def run_ablate(arguments: argparse.Namespace) -> None:
         progress=True,
     )
     rows = [
-        (r.unit, r.metric, f"{r.value:.4f}", f"{r.delta:+.4f}", f"[{r.ci_low:+.4f}, {r.ci_high:+.4f}]")
+        (
+            r.unit,
+            r.metric,
+            f"{r.value:.4f}",
+            f"{r.delta:+.4f}",
+            f"[{r.ci_low:+.4f}, {r.ci_high:+.4f}]",
+        )
         for r in found.rows
         if r.lesion == "drop"
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def rebuild(run: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     path = Path(run) / FILE
     if not path.is_file() or "build" not in config:
         raise GradScopeError(
-            f"The run {path.parent} has no checkpoint that GradScope made; train one with "
+            f"The run {run} has no checkpoint that GradScope made; train one with "
             "`gradscope train`, or call gradscope.ablate(model, evaluate) in your own script."
         )
     model = build(str(config["model"]), **config["build"])
@@ -49,7 +50,7 @@ def rebuild(run: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         with np.load(path, allow_pickle=False) as arrays:
             state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         model.load_state_dict(state)
-    except (ValueError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (ValueError, OSError, EOFError, RuntimeError, BadZipFile) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
         raise GradScopeError(f"{path} cannot be read ({reason}); train the run again.") from None
     return model.eval(), config

@@ -90,12 +90,23 @@ def load(name: str = SMALL, root: str | Path | None = None, download: bool = Fal
         if name == "folder":
             return _folder(Path(root))
         train, test = (_VISION[name](str(root), part, download) for part in (True, False))
-    except (RuntimeError, FileNotFoundError) as error:
+    except ImportError as error:
+        missing = error.name or "a package"
         raise GradScopeError(
-            f"The data set {name} is not in {root} ({str(error).splitlines()[0]}); "
-            "name another folder with --data-root or fetch it with --download."
+            f"The data set {name} needs {missing} to be read: pip install {missing}"
+        ) from None
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise GradScopeError(
+            f"The data set {name} cannot be read from {root} ({reason}); " + _remedy(name)
         ) from None
     return DataSet(name, train, test, int(train.labels.max()) + 1)
+
+
+def _remedy(name: str) -> str:
+    if name == "folder":
+        return "--data-root must hold train/CLASS/*.png and test/CLASS/*.png, of the same classes."
+    return "name another folder with --data-root or fetch it with --download."
 
 
 def _small() -> DataSet:
@@ -136,14 +147,16 @@ def _svhn(root: str, train: bool, download: bool) -> Split:
 
 
 def _folder(root: Path) -> DataSet:
-    parts = []
+    parts, classes = [], []
     for part in ("train", "test"):
         found = vision.ImageFolder(str(root / part))
         side = [FOLDER_SIZE, FOLDER_SIZE]
         pictures = [images.pil_to_tensor(images.resize(picture, side)) for picture, _ in found]
         parts.append(Split(torch.stack(pictures), torch.tensor(found.targets)))
-        classes = len(found.classes)
-    return DataSet("folder", parts[0], parts[1], classes)
+        classes.append(found.classes)
+    if classes[0] != classes[1]:
+        raise ValueError(f"train has the classes {classes[0]}, test {classes[1]}")
+    return DataSet("folder", parts[0], parts[1], len(classes[0]))
 
 
 _VISION: dict[str, Callable[[str, bool, bool], Split]] = {

@@ -70,9 +70,13 @@ def train(
     same batches. `aux_weight` weighs each auxiliary head's loss (Szegedy et al. 2014: 0.3).
     `model_options` go to `gradscope.models.build`. Raises GradScopeError for bad names and numbers.
     """
-    _refuse(epochs=epochs, batch_size=batch_size, lr=lr)
-    found = load(data, data_root, download)
+    _refuse(epochs, batch_size, lr, seed)
     place = pick_device(device)
+    found = load(data, data_root, download)
+    if batch_size > len(found.train):
+        raise GradScopeError(
+            f"batch_size {batch_size} is more than the {len(found.train)} training images; lower it."
+        )
     shape = {"in_channels": found.channels, "num_classes": found.classes, "image_size": found.side}
     recipe = {**shape, "seed": seed, **model_options}
     network = build(model, **recipe).to(place)
@@ -113,12 +117,7 @@ def _fit(
     on_progress: OnProgress | None,
 ) -> None:
     epochs, batch_size, lr = config["epochs"], config["batch_size"], config["lr"]
-    per_epoch = len(data.train) // batch_size
-    if per_epoch == 0:
-        raise GradScopeError(
-            f"batch_size {batch_size} is more than the {len(data.train)} training images; lower it."
-        )
-    total = epochs * per_epoch
+    total = epochs * (len(data.train) // batch_size)
     normalise = data.normalise()
     place = next(network.parameters()).device
     order = torch.Generator().manual_seed(config["seed"])
@@ -195,7 +194,7 @@ def pick_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(device)
-        torch.empty(0, device=place)
+        torch.zeros(1, device=place).item()
     except (RuntimeError, AssertionError) as error:
         raise GradScopeError(
             f"The device {device!r} cannot be used ({str(error).splitlines()[0]}); try --device auto."
@@ -210,7 +209,11 @@ def _batches(count: int, size: int, order: torch.Generator) -> Iterator[Tensor]:
             yield index
 
 
-def _refuse(**numbers: float) -> None:
-    for name, value in numbers.items():
-        if not value > 0:
-            raise GradScopeError(f"{name} must be above 0, not {value!r}.")
+def _refuse(epochs: int, batch_size: int, lr: float, seed: int) -> None:
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if value != int(value) or value < 1:
+            raise GradScopeError(f"{name} must be a whole number of 1 or more, not {value!r}.")
+    if not 0 < lr < float("inf"):
+        raise GradScopeError(f"lr must be above 0 and finite, not {lr!r}.")
+    if not 0 <= seed < 2**63:
+        raise GradScopeError(f"seed must lie between 0 and 2**63 - 1, not {seed!r}.")
