@@ -5,6 +5,7 @@ Must never know tensors' values or files.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,8 +23,9 @@ OnStep = Callable[[torch.optim.Optimizer, int, bool], None]
 class Clock:
     """Counts optimizer steps.
 
-    The first optimizer that steps (or the ones given) leads: its steps are counted. Another
-    optimizer's step belongs to the leader's last step unless it was already seen there.
+    The first optimizer that steps (or the first given) leads: its steps are counted. Another
+    optimizer's step belongs to the leader's last step unless it was already seen there. One that
+    steps on while the leader rests, or is new and updates the leader's parameters, takes the lead.
     Optimizers are found by torch's global step hooks, so nothing is asked of the training script.
     """
 
@@ -36,12 +38,15 @@ class Clock:
         start: int,
     ) -> None:
         self._given = tuple(optimizers)
-        self._leader: torch.optim.Optimizer | None = optimizers[0] if optimizers else None
+        self._leader: Callable[[], torch.optim.Optimizer | None] = (
+            weakref.ref(optimizers[0]) if optimizers else _nobody
+        )
         self._concerns = concerns
         self._before = before
         self._after = after
-        self._seen: dict[int, int] = {}
-        self._inside = False
+        self._seen: weakref.WeakKeyDictionary[torch.optim.Optimizer, int] = (
+            weakref.WeakKeyDictionary()
+        )
         self.now = start
         self._handles = [
             register_optimizer_step_pre_hook(self._pre),
@@ -53,7 +58,7 @@ class Clock:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._given, self._leader = (), None
+        self._given, self._leader = (), _nobody
 
     def _relevant(self, optimizer: torch.optim.Optimizer) -> bool:
         if self._given:
@@ -63,28 +68,38 @@ class Clock:
     def _pre(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if torch.compiler.is_compiling() or not self._relevant(optimizer):
             return
-        if self._leader is None:
-            self._leader = optimizer
+        self._elect(optimizer)
         self._before(optimizer, self._number(optimizer), _closure(args, kwargs))
+
+    def _elect(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give the lead to an optimizer about to step, if the leader has left it to others."""
+        leader = self._leader()
+        if leader is optimizer:
+            return
+        if leader is None or (optimizer not in self._seen and _share(leader, optimizer)):
+            self._leader = weakref.ref(optimizer)
+        elif self._seen.get(optimizer, -1) == self.now:
+            self._leader = weakref.ref(optimizer)
+            self.now += 1
 
     def _post(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if torch.compiler.is_compiling() or not self._relevant(optimizer):
             return
         number = self._number(optimizer)
-        self._seen[id(optimizer)] = number
-        if optimizer is self._leader:
+        self._seen[optimizer] = number
+        if self.leads(optimizer):
             self.now = number + 1
         self._after(optimizer, number, _closure(args, kwargs))
 
     def _number(self, optimizer: torch.optim.Optimizer) -> int:
-        if optimizer is self._leader or self.now == 0:
+        if self.leads(optimizer) or self.now == 0:
             return self.now
-        late = self._seen.get(id(optimizer), -1) < self.now - 1
+        late = self._seen.get(optimizer, -1) < self.now - 1
         return self.now - 1 if late else self.now
 
     def leads(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether this optimizer's steps are the ones counted."""
-        return optimizer is self._leader
+        return self._leader() is optimizer
 
     def tick(self) -> int:
         """A step without an optimizer; returns its number."""
@@ -95,3 +110,13 @@ class Clock:
 def _closure(args: Any, kwargs: Any) -> bool:
     """Whether step() was called with a closure; args includes the optimizer itself."""
     return any(callable(a) for a in args[1:]) or callable(kwargs.get("closure"))
+
+
+def _share(first: torch.optim.Optimizer, second: torch.optim.Optimizer) -> bool:
+    """Whether two optimizers update a parameter in common."""
+    known = {id(p) for group in first.param_groups for p in group["params"]}
+    return any(id(p) in known for group in second.param_groups for p in group["params"])
+
+
+def _nobody() -> torch.optim.Optimizer | None:
+    return None

@@ -211,8 +211,7 @@ class ParameterRecorder:
         self, parameters: list[nn.Parameter]
     ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
         """The function norms at the step -> clip factors; NaN where no norm was seen before."""
-        seen = [self._accumulated.get(id(p)) for p in parameters]
-        self._accumulated.clear()
+        seen = [self._accumulated.pop(id(p), None) for p in parameters]
         where = [i for i, norm in enumerate(seen) if norm is not None]
         if not where:
             return lambda norms: np.full(len(norms), np.nan)

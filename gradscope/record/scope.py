@@ -85,6 +85,7 @@ class Scope:
         self._pending: dict[int, tuple[bool, list[nn.Parameter], Work | None]] = {}
         self._clip_watch: list[Stop] = []
         self._stance: Any = None
+        self._plan = self._last_plan = (False, False)
         self._open = True
         self._clock = Clock(optimizers, self._concerns, self._before, self._after, start)
         self._stop_scaler = listen(self._skipped)
@@ -119,7 +120,7 @@ class Scope:
     def step(self) -> None:
         """End a step that no optimizer of torch's makes; gradients must still be there."""
         began = time.perf_counter()
-        sampled = self._sampled
+        sampled = self._plan[0]
         parameters = [p for p in self._model.parameters() if p.requires_grad]
         work = self._parameters.gradients(
             self._parameters.observed(parameters), self._clock.tick(), None, False
@@ -194,11 +195,11 @@ class Scope:
     def _before(self, optimizer: torch.optim.Optimizer, step: int, closure: bool) -> None:
         began = time.perf_counter()
         parameters = self._parameters.mine(optimizer)
-        full = self._sampled
+        full, norms = self._plan if step == self._clock.now else self._last_plan
         work: Work | None = None
         if full:
             self._parameters.remember(parameters)
-        if not closure:
+        if not closure and (full or norms):
             work = self._gradients(optimizer, parameters, step, full)
         self._pending[id(optimizer)] = (full, parameters, work)
         self._own += time.perf_counter() - began
@@ -206,7 +207,7 @@ class Scope:
     def _after(self, optimizer: torch.optim.Optimizer, step: int, closure: bool) -> None:
         began = time.perf_counter()
         full, parameters, work = self._pending.pop(id(optimizer), (False, [], None))
-        if closure:
+        if closure and (full or self._plan[1]):
             work = self._gradients(optimizer, parameters, step, full)
         if full:
             work = self._parameters.updates(work)
@@ -226,8 +227,6 @@ class Scope:
         step: int,
         full: bool,
     ) -> Work | None:
-        if not full and not self._norms:
-            return None
         scale = getattr(optimizer, "grad_scale", None)
         return self._parameters.gradients(parameters, step, scale, full, loss_scale())
 
@@ -261,9 +260,10 @@ class Scope:
 
     def _prepare(self) -> None:
         """Decide about the step to come, and listen if it is to be sampled."""
-        self._sampled = self._sampling.sample(self._clock.now)
-        self._norms = self._sampled or self._sampling.norms()
-        if not self._sampled:
+        sampled = self._sampling.sample(self._clock.now)
+        self._last_plan = self._plan
+        self._plan = sampled, sampled or self._sampling.norms()
+        if not sampled:
             return
         if self._eager_samples:
             self._stance = torch.compiler.set_stance("force_eager")
