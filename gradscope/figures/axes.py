@@ -100,6 +100,22 @@ def log_axis(values: np.ndarray, label: str, least: float = 1.0) -> dict[str, An
     }
 
 
+def linear_axis(values: np.ndarray, label: str) -> dict[str, Any]:
+    """An axis over the finite values; 0 to 1 where all of them are shares."""
+    low, high = linear_range(values)
+    margin = 0.04 * (high - low)
+    return {"range": [low - margin, high + margin], "title": {"text": label}}
+
+
+def linear_range(values: np.ndarray) -> tuple[float, float]:
+    """Smallest and largest finite value, never equal; 0 and 1 where all are shares."""
+    known = values[np.isfinite(values)]
+    if known.size == 0 or (known.min() >= 0 and known.max() <= 1):
+        return 0.0, 1.0
+    low, high = float(known.min()), float(known.max())
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
 def log_range(values: np.ndarray, least: float = 1.0) -> tuple[float, float]:
     """log10 bounds of the positive finite values with a margin, at least `least` decades apart."""
     usable = values[np.isfinite(values) & (values > 0)]

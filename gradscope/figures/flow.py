@@ -12,9 +12,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from gradscope.figures.axes import band as band_trace
-from gradscope.figures.axes import empty_note, finish, log_axis, stage_lines
+from gradscope.figures.axes import empty_note, finish, linear_axis, log_axis, stage_lines
 from gradscope.figures.prepared import Prepared
-from gradscope.figures.sentences import Profile, flow_sentence
+from gradscope.figures.sentences import LINEAR, Profile, flow_sentence, linear_sentence
 from gradscope.figures.sources import Group, Source, groups, layers_of, pivot, places
 from gradscope.figures.theme import Style, number, shorten, style_of
 from gradscope.frame import nearest_step
@@ -51,14 +51,15 @@ def flow_table(
     parts = [_profile(g, statistic, kind, step, band, layers) for g in found]
     data = pd.concat(parts, ignore_index=True)
     profiles = [_as_profile(g, part) for g, part in zip(found, parts, strict=True)]
+    log = statistic not in LINEAR
     noun = "Gradient" if statistic.startswith("grad_") else label[:1].upper() + label[1:]
     looks = {g.label: {"colour": g.colour, "dash": g.dash, "symbol": g.symbol} for g in found}
     return Prepared(
         "gradient-flow",
         data,
-        flow_sentence(profiles, noun),
-        _caption(data, step, band),
-        {"label": label, "x": x, "looks": looks},
+        flow_sentence(profiles, noun) if log else linear_sentence(profiles, label),
+        _caption(data, step, band, log),
+        {"label": label, "x": x, "looks": looks, "log": log},
     )
 
 
@@ -77,14 +78,16 @@ def draw_flow(
     looks: Mapping[str, Mapping[str, str]] = prepared.options["looks"]
     x = str(prepared.options["x"])
     everything = data[["value", "low", "high"]].to_numpy(dtype=float).ravel()
-    axis = log_axis(everything, str(prepared.options["label"]))
+    log = bool(prepared.options["log"])
+    axis = (log_axis if log else linear_axis)(everything, str(prepared.options["label"]))
+    ends = [10.0**end for end in axis["range"]] if log else axis["range"]
     for label, part in data.groupby("run", sort=False):
-        _add_line(figure, str(label), part, x, looks[str(label)], look, axis["range"])
+        _add_line(figure, str(label), part, x, looks[str(label)], look, ends, log)
     above = 0.0
     if len(looks) == 1 and len(data):
         above = stage_lines(figure, data[x].tolist(), data["stage"].tolist(), look)
     if not np.isfinite(everything).any():
-        empty_note(figure, "no value above zero was recorded here yet", look)
+        empty_note(figure, "no value was recorded here yet", look)
     figure.update_yaxes(**axis)
     figure.update_xaxes(title={"text": AXES[x]}, nticks=6)
     if x == "relative_depth":
@@ -118,7 +121,8 @@ def gradient_flow(
     height: float | None = None,
     title: bool | None = None,
 ) -> go.Figure:
-    """The gradient profile of one or several runs by depth, input left, loss right, log scale.
+    """The gradient profile of one or several runs by depth, input left, loss right; log scale, but
+    linear for shares and what may be negative.
 
     runs: Run, list of runs, or a frame. kind: "output" (loss gradient at module outputs) or
     "parameter". step: None for the median over steps, a number, "first" or "last". layers: "auto"
@@ -266,7 +270,7 @@ def _as_profile(group: Group, part: pd.DataFrame) -> Profile:
     )
 
 
-def _caption(data: pd.DataFrame, step: int | str | None, band: bool) -> str:
+def _caption(data: pd.DataFrame, step: int | str | None, band: bool, log: bool) -> str:
     parts = []
     steps = sorted({int(n) for n in data["steps"]})
     if data["run"].nunique() == 1 and len(data):
@@ -286,7 +290,7 @@ def _caption(data: pd.DataFrame, step: int | str | None, band: bool) -> str:
         parts.append(f"from {data['sampled_fraction'].min() * 100:.3g} % of the elements")
     if len(data) and data["nonfinite"].sum():
         parts.append("✕ non-finite elements seen")
-    if len(data) and bool(((data["value"] == 0) & (data["zeros"] > 0)).any()):
+    if log and bool(((data["value"] == 0) & (data["zeros"] > 0)).any()):
         parts.append("▽ exactly zero")
     return " · ".join(parts)
 
@@ -299,13 +303,14 @@ def _add_line(
     look: Mapping[str, str],
     style: Style,
     span: Sequence[float],
+    log: bool,
 ) -> None:
     across = part[x].to_numpy(dtype=float)
     values = part["value"].to_numpy(dtype=float)
     shade = band_trace(
         across,
-        _positive(part["low"].to_numpy(dtype=float)),
-        _positive(part["high"].to_numpy(dtype=float)),
+        _drawn(part["low"].to_numpy(dtype=float), log),
+        _drawn(part["high"].to_numpy(dtype=float), log),
         look["colour"],
         label,
     )
@@ -326,7 +331,7 @@ def _add_line(
     figure.add_trace(
         go.Scatter(
             x=across,
-            y=_positive(values),
+            y=_drawn(values, log),
             mode="lines" if many else "lines+markers",
             name=shorten(label, 30),
             legendgroup=label,
@@ -344,11 +349,12 @@ def _add_line(
     )
     _add_marks(figure, label, across, part["nonfinite"] > 0, span[1], "x", look["colour"], style)
     zero = (part["value"] == 0) | (part["value"].isna() & (part["zeros"] > 0))
+    zero &= log
     _add_marks(figure, label, across, zero, span[0], "triangle-down-open", look["colour"], style)
 
 
-def _positive(values: np.ndarray) -> np.ndarray:
-    return np.where(values > 0, values, np.nan)
+def _drawn(values: np.ndarray, log: bool) -> np.ndarray:
+    return np.where((values > 0) | (not log), values, np.nan)
 
 
 def _add_marks(
@@ -367,7 +373,7 @@ def _add_marks(
     figure.add_trace(
         go.Scatter(
             x=where,
-            y=np.full(len(where), 10.0**height),
+            y=np.full(len(where), height),
             mode="markers",
             marker={"symbol": symbol, "size": style.marker + 3, "color": colour},
             legendgroup=label,

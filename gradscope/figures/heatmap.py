@@ -17,18 +17,17 @@ from gradscope.figures.axes import (
     colour_ticks,
     empty_note,
     finish,
+    linear_range,
     log_range,
     stage_lines,
 )
 from gradscope.figures.flow import KINDS, needed_columns, statistic_label
 from gradscope.figures.prepared import Prepared
-from gradscope.figures.sentences import heatmap_sentence
+from gradscope.figures.sentences import LINEAR, heatmap_sentence
 from gradscope.figures.sources import Source, layers_of, pivot, places, single
 from gradscope.figures.theme import MAGNITUDES, number, style_of
 
 MOST_ROWS = 300
-LINEAR = ("zero_fraction", "dead_fraction", "skip_share", "cosine", "mean", "grad_mean")
-"""Statistics shown on a linear colour scale: shares, and what may be negative."""
 
 
 def heatmap_table(
@@ -64,7 +63,7 @@ def heatmap_table(
     log = statistic not in LINEAR
     first, last, cells, wrong = condense(steps, matrix, bad, log=log)
     data = _tidy(first, last, cells, wrong, where)
-    answer = heatmap_sentence(where["site"].tolist(), first, cells, label)
+    answer = heatmap_sentence(where["site"].tolist(), first, cells, label, log=log)
     per = int(np.ceil(len(steps) / max(len(first), 1)))
     caption = f"{member.name} · {len(steps)} sampled steps"
     if per > 1:
@@ -103,7 +102,7 @@ def draw_heatmap(
     )
     steps, values = with_gaps(grid.index.to_numpy(dtype=float), grid.to_numpy(dtype=float))
     z = _log(values) if log else values
-    low, high = range_log10 or (log_range(values, 0.3) if log else _bounds(values))
+    low, high = range_log10 or (log_range(values, 0.3) if log else linear_range(values))
     label = str(prepared.options["label"])
     figure.add_trace(
         go.Heatmap(
@@ -246,15 +245,6 @@ def _log(values: np.ndarray) -> np.ndarray:
     good = np.isfinite(values) & (values > 0)
     result[good] = np.log10(values[good])
     return result
-
-
-def _bounds(values: np.ndarray) -> tuple[float, float]:
-    known = values[np.isfinite(values)]
-    if known.size == 0:
-        return 0.0, 1.0
-    if known.min() >= 0 and known.max() <= 1:
-        return 0.0, 1.0
-    return float(known.min()), float(known.max())
 
 
 def _tidy(

@@ -14,8 +14,9 @@ from plotly.subplots import make_subplots
 
 from gradscope.figures.axes import colour_bar, empty_note, finish, log_axis
 from gradscope.figures.flow import KINDS, statistic_label
-from gradscope.figures.heatmap import LINEAR, condense, with_gaps
+from gradscope.figures.heatmap import condense, with_gaps
 from gradscope.figures.prepared import Prepared
+from gradscope.figures.sentences import LINEAR
 from gradscope.figures.sources import Source, single
 from gradscope.figures.theme import BLUE, MAGNITUDES, number, shorten, style_of
 from gradscope.frame import select, thin
@@ -110,7 +111,7 @@ def parameter_curves(
 
 
 def histogram_table(run: Source, site: str, *, of: str = "gradient") -> Prepared:
-    """One row per step and binary exponent: `step`, `exponent`, `count`, `share`.
+    """One row per step and binary exponent: `step`, `exponent`, `share`.
 
     `share` is of the elements that are not zero at that step. of: "gradient" or "tensor".
     """
@@ -120,8 +121,9 @@ def histogram_table(run: Source, site: str, *, of: str = "gradient") -> Prepared
     frame = select(member.read("histograms", None), sites=site)
     frame = frame[frame["of"] == TENSORS[of]]
     counts = frame.groupby(["step", "exponent"], sort=True)["count"].sum().unstack(fill_value=0)
-    if len(counts):
-        span = range(int(counts.columns.min()), int(counts.columns.max()) + 1)
+    occupied = counts.columns[(counts > 0).any(axis=0)]
+    if len(occupied):
+        span = range(int(occupied.min()), int(occupied.max()) + 1)
         counts = counts.reindex(columns=span, fill_value=0)
     share = counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
     steps = counts.index.to_numpy()
@@ -135,6 +137,7 @@ def histogram_table(run: Source, site: str, *, of: str = "gradient") -> Prepared
             "share": cells.ravel(),
         }
     )
+    data = data.dropna(subset=["share"]) if len(occupied) else data.iloc[:0]
     answer = _histogram_answer(data, site, of)
     return Prepared("histogram", data, answer, f"{member.name} · {of} of {site}", {"of": of})
 
@@ -205,13 +208,13 @@ def histogram(
 def _curve_answer(data: pd.DataFrame, site: str, labels: dict[str, str]) -> str:
     name = next(iter(labels))
     values = data[(data["statistic"] == name) & np.isfinite(data["value"])]["value"]
-    if len(values) < 2 or values.iloc[0] <= 0 or values.iloc[-1] <= 0:
+    usable = name in LINEAR or bool(len(values) and values.iloc[0] > 0 and values.iloc[-1] > 0)
+    if len(values) < 2 or not usable:
         return f"{shorten(site, 40)} has too few values to compare first and last"
-    ratio = float(values.iloc[-1] / values.iloc[0])
-    return (
-        f"{labels[name][:1].upper()}{labels[name][1:]} of {site} goes from "
-        f"{number(float(values.iloc[0]))} to {number(float(values.iloc[-1]))} (×{number(ratio)})"
-    )
+    first, last = float(values.iloc[0]), float(values.iloc[-1])
+    ratio = "" if name in LINEAR else f" (×{number(last / first)})"
+    label = f"{labels[name][:1].upper()}{labels[name][1:]}"
+    return f"{label} of {site} goes from {number(first)} to {number(last)}{ratio}"
 
 
 def _histogram_answer(data: pd.DataFrame, site: str, of: str) -> str:

@@ -14,6 +14,19 @@ from gradscope.figures.theme import number
 
 STEADY_DECADES = 0.5
 """Below this many decades from end to end a gradient counts as keeping its size."""
+STEADY_SHARE = 0.05
+"""Below this difference a share or another linear statistic counts as unchanged."""
+LINEAR = (
+    "zero_fraction",
+    "grad_zero_fraction",
+    "dead_fraction",
+    "sampled_fraction",
+    "skip_share",
+    "cosine",
+    "mean",
+    "grad_mean",
+)
+"""Statistics on a linear scale, told as plain differences: shares, and what may be negative."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,24 @@ def flow_sentence(profiles: Sequence[Profile], noun: str = "Gradient") -> str:
         return _single(known[0], noun)
     parts = [f"{_change(decades(p))} in {p.label}" for p in known]
     return f"From loss to input the {noun.lower()} {join(parts)}{_surprise(known)}"
+
+
+def linear_sentence(profiles: Sequence[Profile], label: str) -> str:
+    """How a share, or what may be negative, differs from loss to input: plain values, no ratio."""
+    parts = []
+    for profile in profiles:
+        good = np.flatnonzero(np.isfinite(profile.values))
+        if len(good) < 2:
+            continue
+        first, last = (float(profile.values[good[i]]) for i in (0, -1))
+        if abs(last - first) < STEADY_SHARE * max(1.0, abs(last), abs(first)):
+            word = f"stays near {number(first)}"
+        else:
+            word = f"{'falls' if first < last else 'grows'} from {number(last)} to {number(first)}"
+        parts.append(f"{word} in {profile.label}")
+    if not parts:
+        return f"{_capital(label)} cannot be followed: fewer than two layers have a value"
+    return f"From loss to input the {label} {join(parts)}"
 
 
 def _single(profile: Profile, noun: str) -> str:
@@ -127,21 +158,29 @@ def curve_sentence(last: Mapping[str, float], name: str, better: str) -> str:
     ordered = sorted(known.items(), key=lambda item: item[1], reverse=better == "high")
     if len(ordered) == 1:
         return f"{_capital(name)} of {ordered[0][0]} stands at {number(ordered[0][1])}"
-    rest = join([f"{label} {number(value)}" for label, value in ordered[1:]])
     word = "highest" if better == "high" else "lowest"
-    return f"{_capital(name)} ends {word} in {ordered[0][0]} ({number(ordered[0][1])}); {rest}"
+    best = number(ordered[0][1])
+    tied = [label for label, value in ordered if number(value) == best]
+    if len(tied) == len(ordered):
+        return f"{_capital(name)} ends the same in {join(tied)} ({best})"
+    rest = join([f"{label} {number(value)}" for label, value in ordered[len(tied) :]])
+    return f"{_capital(name)} ends {word} in {join(tied)} ({best}); {rest}"
 
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def heatmap_sentence(sites: Sequence[str], steps: np.ndarray, cells: np.ndarray, label: str) -> str:
+def heatmap_sentence(
+    sites: Sequence[str], steps: np.ndarray, cells: np.ndarray, label: str, *, log: bool = True
+) -> str:
     """Which layer is smallest and how the range over layers moved from first to last step.
 
-    Shapes: sites (d,), steps (s,), cells (s, d).
+    In decades, or as plain differences without `log`. Shapes: sites (d,), steps (s,), cells (s, d).
     """
     name = _capital(label)
+    if not log:
+        return _linear_map(sites, steps, cells, name)
     good = np.isfinite(cells) & (cells > 0)
     rows = np.flatnonzero(good.sum(axis=1) >= 2)
     if not len(rows):
@@ -160,6 +199,28 @@ def heatmap_sentence(sites: Sequence[str], steps: np.ndarray, cells: np.ndarray,
         word = "widens" if late > early else "narrows"
         text += (
             f"; the spread over layers {word} from {early:.1f} to {late:.1f} decades"
+            f" between steps {int(steps[rows[0]])} and {int(steps[rows[-1]])}"
+        )
+    return text
+
+
+def _linear_map(sites: Sequence[str], steps: np.ndarray, cells: np.ndarray, name: str) -> str:
+    good = np.isfinite(cells)
+    rows = np.flatnonzero(good.sum(axis=1) >= 2)
+    if not len(rows):
+        return f"{name} has too few values to compare layers"
+    middle = np.array(
+        [np.median(c[g]) if g.any() else np.nan for c, g in zip(cells.T, good.T, strict=True)]
+    )
+    low, high = int(np.nanargmin(middle)), int(np.nanargmax(middle))
+    text = (
+        f"{name} is smallest at {sites[low]} ({number(float(middle[low]))}) "
+        f"and largest at {sites[high]} ({number(float(middle[high]))})"
+    )
+    early, late = (float(np.median(cells[row][good[row]])) for row in (rows[0], rows[-1]))
+    if len(rows) > 1 and abs(late - early) >= STEADY_SHARE * max(1.0, abs(late), abs(early)):
+        text += (
+            f"; its median over layers goes from {number(early)} to {number(late)}"
             f" between steps {int(steps[rows[0]])} and {int(steps[rows[-1]])}"
         )
     return text
