@@ -59,8 +59,13 @@ class Plot:
         return self.figure, "panel ready", self.code, self.caption, ""
 
 
-def drawn(figure: go.Figure, code: str) -> Plot:
-    """A figure fitted to its panel: the panel gives the height, the page the title."""
+def drawn(figure: go.Figure, code: str, revision: str = "") -> Plot:
+    """A figure fitted to its panel: the panel gives the height, the page the title.
+
+    Zoom is kept from one figure to the next of the same `revision`; "" leaves the figure's own.
+    """
+    if revision:
+        figure.update_layout(uirevision=revision)
     meta = figure.layout.meta if isinstance(figure.layout.meta, dict) else {}
     figure.update_layout(height=None, width=None, autosize=True)
     return Plot(figure, code, str(meta.get("caption", "")))
@@ -83,18 +88,40 @@ def plot_outputs(graph: str) -> tuple[Output, ...]:
     )
 
 
-def plot_panel(
-    graph: str, title: str, *, height: str, export: str = "", hint: str = ""
+def filled_panel(
+    graph: str, title: str, plot: Plot, *, height: str, hint: str = "", export: str = ""
 ) -> Component:
-    """An empty panel with its skeleton: heading, tools (copy as Python, export), graph."""
-    tools: list[Component] = [
-        html.Button(
-            "Copy Python",
-            className="quiet-button copy-button",
-            title="Copy the Python call that draws this plot",
-            **{"data-copy": ids.python(graph)},
+    """A panel that shows its plot from the start, for pages whose panels come and go."""
+    return plot_panel(graph, title, height=height, hint=hint, export=export, plot=plot)
+
+
+def plot_panel(
+    graph: str,
+    title: str,
+    *,
+    height: str,
+    export: str = "",
+    hint: str = "",
+    over: str = "",
+    plot: Plot | None = None,
+) -> Component:
+    """A panel: heading, tools (copy as Python, export), graph; a skeleton where `plot` is None.
+
+    `over` is the id of a place between heading and graph.
+    """
+    figure, shown, code, caption, message = (
+        (BLANK, "panel waiting", "", "", "") if plot is None else plot.props()
+    )
+    tools: list[Component] = []
+    if plot is None or code:
+        tools.append(
+            html.Button(
+                "Copy Python",
+                className="quiet-button copy-button",
+                title="Copy the Python call that draws this plot",
+                **{"data-copy": ids.python(graph)},
+            )
         )
-    ]
     if export:
         tools.append(export_menu(export))
     return html.Section(
@@ -107,20 +134,21 @@ def plot_panel(
                     html.Div(tools, className="panel-tools"),
                 ]
             ),
+            *([html.Div(id=over, className="panel-over")] if over else []),
             html.Div(
                 [
                     html.Div(className="skeleton", **{"aria-hidden": "true"}),
-                    html.Div(id=ids.message(graph), className="plot-message"),
-                    dcc.Graph(id=graph, figure=BLANK, config=GRAPH_CONFIG, className="plot"),
+                    html.Div(message, id=ids.message(graph), className="plot-message"),
+                    dcc.Graph(id=graph, figure=figure, config=GRAPH_CONFIG, className="plot"),
                 ],
                 className="plot-area",
                 style={"height": height},
             ),
-            html.P(id=ids.caption(graph), className="caption"),
-            html.Code(id=ids.python(graph), hidden=True),
+            html.P(caption, id=ids.caption(graph), className="caption"),
+            html.Code(code, id=ids.python(graph), hidden=True),
         ],
         id=ids.panel(graph),
-        className="panel waiting",
+        className=shown,
         **{"aria-label": title},
     )
 

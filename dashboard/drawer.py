@@ -21,6 +21,7 @@ from gradscope_dashboard.controls import Plot
 from gradscope_dashboard.scene import Scene, scene
 from gradscope_dashboard.state import parse
 
+from gradscope import figures
 from gradscope.figures.theme import shorten
 from gradscope.frame import Run
 from gradscope.schema import GradScopeError
@@ -95,13 +96,12 @@ def view(seen: Scene, path: str) -> View:
         return View(True, [_top(seen, layer, path), gone], nothing, nothing)
     colour = seen.colours.get(run.name, "#0072B2")
     curves = _attempt(
-        run,
-        layer,
-        "layer_curves",
         lambda: plots.layer_curves(run, layer, colour=colour, style=seen.style),
+        figure_call("layer_curves", [run], {}, "gradscope_dashboard.plots", [layer]),
     )
     histogram = _attempt(
-        run, layer, "layer_histogram", lambda: plots.layer_histogram(run, layer, style=seen.style)
+        lambda: _histogram(run, layer, seen.style),
+        figure_call("histogram", [run], {}, positional=[layer]),
     )
     return View(
         True,
@@ -112,12 +112,18 @@ def view(seen: Scene, path: str) -> View:
     )
 
 
-def _attempt(run: Run, layer: str, name: str, draw: Callable[[], go.Figure]) -> Plot:
+def _attempt(draw: Callable[[], go.Figure], code: str) -> Plot:
     try:
-        code = figure_call(name, [run], {}, "gradscope_dashboard.plots", [layer])
         return controls.drawn(draw(), code)
     except GradScopeError as error:
         return Plot(message=f"{str(error)[:1].upper()}{str(error)[1:]}.")
+
+
+def _histogram(run: Run, layer: str, style: str) -> go.Figure:
+    if "histograms" not in run.stored.tables() or run.frame("histograms", sites=[layer]).empty:
+        raise GradScopeError(f"no magnitude histogram of {layer!r} was recorded in {run.name!r}")
+    figure = figures.histogram(run, layer, style=style, title=False)
+    return figure.update_layout(uirevision=f"histogram {run.name} {layer}")
 
 
 def _top(seen: Scene, layer: str, path: str) -> Component:
@@ -140,7 +146,7 @@ def _top(seen: Scene, layer: str, path: str) -> Component:
                 href=seen.state.but(layer="").href(path),
                 className="tool",
                 title="Close (Esc)",
-                id="drawer-close",
+                id=ids.DRAWER_CLOSE,
             ),
         ],
         className="drawer-top",

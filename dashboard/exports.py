@@ -14,10 +14,11 @@ from dash.dependencies import ALL, Input, Output
 from dash.dependencies import State as Held
 from gradscope_dashboard import ids
 from gradscope_dashboard.catalog import Catalog
-from gradscope_dashboard.scene import Scene, scene, statistic
+from gradscope_dashboard.scene import Scene, compared, scene, statistic
 from gradscope_dashboard.state import parse
 
 from gradscope.export.images import Image, render
+from gradscope.figures.difference import difference_table, draw_difference
 from gradscope.figures.flow import draw_flow, flow_table
 from gradscope.figures.heatmap import draw_heatmap, heatmap_table
 from gradscope.figures.prepared import Prepared
@@ -26,6 +27,7 @@ from gradscope.frame import Run
 from gradscope.schema import GradScopeError
 
 DRAW: Mapping[str, Any] = {
+    "gradient-difference": draw_difference,
     "gradient-flow": draw_flow,
     "gradient-heatmap": draw_heatmap,
     "training-curves": draw_training,
@@ -70,6 +72,11 @@ def _prepared(seen: Scene, runs: Sequence[Run], figure: str) -> Prepared:
     kind, column = statistic(seen.state)
     if figure == "gradient-heatmap":
         return heatmap_table(runs[0], statistic=column, kind=kind)
+    if figure == "gradient-difference":
+        pair = compared(seen)
+        if pair is None:
+            raise GradScopeError("a difference needs a baseline and one more visible run")
+        return difference_table(list(pair), statistic=column, kind=kind)
     if figure == "training-curves":
         return training_table(list(runs), colours=seen.colours)
     step = seen.state.step

@@ -24,8 +24,15 @@ BODY: Final = "page"
 TOAST: Final = "toast"
 DOWNLOAD: Final = "download"
 
+# what the browser script finds by name; it holds the same words
+SHORTCUTS: Final = "shortcuts"
+THEME_SWITCH: Final = "theme-switch"
+PAUSE_SWITCH: Final = "pause-switch"
+NEWEST_STEP: Final = "newest-step"
+
 # drawer of one layer
 DRAWER: Final = "drawer"
+DRAWER_CLOSE: Final = "drawer-close"
 DRAWER_HEAD: Final = "drawer-head"
 DRAWER_FOOT: Final = "drawer-foot"
 DRAWER_CURVES: Final = "drawer-curves"
@@ -49,12 +56,17 @@ COMPARE_CHOICES: Final = "compare-choices"
 COMPARE_PROFILE: Final = "compare-profile"
 COMPARE_TRAINING: Final = "compare-training"
 COMPARE_DIFFERENCE: Final = "compare-difference"
+COMPARE_PAIR: Final = "compare-pair"
 COMPARE_TABLE: Final = "compare-table"
 
 # ablation
 ABLATION_TITLE: Final = "ablation-title"
 ABLATION_CHOICES: Final = "ablation-choices"
 ABLATION_BODY: Final = "ablation-body"
+ABLATION_BARS: Final = "ablation-bars"
+ABLATION_CURVE: Final = "ablation-curve"
+ABLATION_PARETO: Final = "ablation-pareto"
+ABLATION_SHARE: Final = "ablation-share"
 
 # findings
 FINDINGS_TITLE: Final = "findings-title"

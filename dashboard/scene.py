@@ -82,6 +82,18 @@ def statistic(state: State) -> tuple[str, str]:
     return kind, column
 
 
+def compared(seen: Scene) -> tuple[Run, Run] | None:
+    """The two runs of a difference: the one looked at against the baseline; None without two.
+
+    Where the run looked at is the baseline itself or hidden, the first other visible one is taken.
+    """
+    base = seen.base
+    others = [run for run in seen.visible if base is not None and run.name != base.name]
+    if base is None or not others:
+        return None
+    return next((run for run in others if run.name == seen.state.run), others[0]), base
+
+
 def steps_of(runs: tuple[Run, ...], table: str = "outputs") -> np.ndarray:
     """Every step at which one of the runs has rows of that table, ascending, int64."""
     read = [run.sampled_steps(table) for run in runs]

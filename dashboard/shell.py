@@ -51,7 +51,7 @@ def layout(pages: Sequence[Page], catalog: Catalog, drawer: Component) -> Compon
             dcc.Store(id=ids.TITLED),
             dcc.Interval(id=ids.TICK, interval=TICK_MS),
             dcc.Download(id=ids.DOWNLOAD),
-            html.A("Skip to the page", href="#page", className="skip-link"),
+            html.A("Skip to the page", href=f"#{ids.BODY}", className="skip-link"),
             html.Nav(rail(pages, "/", State()), id=ids.RAIL, className="rail"),
             html.Header(
                 [
@@ -141,7 +141,7 @@ def shortcuts() -> Component:
             role="dialog",
             **{"aria-label": "Keyboard shortcuts"},
         ),
-        id="shortcuts",
+        id=ids.SHORTCUTS,
         className="dialog-ground",
     )
 
@@ -178,7 +178,14 @@ def chips(seen: Scene, path: str) -> list[Component]:
 def _chip(seen: Scene, name: str, path: str) -> Component:
     state = seen.state
     hidden = name in state.hide
-    base = seen.base is not None and seen.base.name == name
+    base = state.base == name
+    implied = not state.base and seen.base is not None and seen.base.name == name
+    about = (
+        f"{name} is the baseline; click to choose none"
+        if base
+        else f"Take {name} as the baseline"
+        + (" (differences use it until one is starred)" if implied else "")
+    )
     rest = tuple(run.name for run in seen.chosen if run.name != name)
     parts: list[Component] = [
         dcc.Link(
@@ -189,9 +196,9 @@ def _chip(seen: Scene, name: str, path: str) -> Component:
         ),
         dcc.Link(
             html.Span(className=f"icon icon-star{'-full' if base else ''}"),
-            href=state.but(base="" if state.base == name else name).href(path),
+            href=state.but(base="" if base else name).href(path),
             className="chip-star current" if base else "chip-star",
-            title=f"{name} is the baseline" if base else f"Take {name} as the baseline",
+            title=about,
         ),
     ]
     if rest:
@@ -222,10 +229,10 @@ def tools(state: State, path: str, theme: str) -> list[Component]:
             href=state.but(theme=other).href(path),
             className="tool",
             title=f"Switch to the {other} theme",
-            id="theme-switch",
+            id=ids.THEME_SWITCH,
         ),
         html.Button(
-            "?", className="tool", title="Keyboard shortcuts", **{"data-open": "shortcuts"}
+            "?", className="tool", title="Keyboard shortcuts", **{"data-open": ids.SHORTCUTS}
         ),
     ]
 
@@ -250,7 +257,7 @@ def live_sign(seen: Scene, path: str) -> list[Component]:
             href=seen.state.but(pause="" if held else "1").href(path),
             className="tool",
             title="Resume live updates" if held else "Hold live updates",
-            id="pause-switch",
+            id=ids.PAUSE_SWITCH,
         ),
     ]
 
@@ -271,7 +278,7 @@ def step_view(seen: Scene, path: str) -> tuple[bool, int, int, int, Any]:
             href=state.but(step=None).href(path),
             className="segment current" if state.step is None else "segment",
             title="Follow the newest step",
-            id="newest-step",
+            id=ids.NEWEST_STEP,
         ),
     ]
     return False, 0, last, int(steps.searchsorted(now)), label

@@ -84,6 +84,24 @@ def toggled(names: Sequence[str], name: str) -> tuple[str, ...]:
     return (*names, name)
 
 
+def opened(search: str | None, point: Any, cell: Any) -> str | None:
+    """The address after a click on a plot: the drawer of the layer that the mark names.
+
+    `point` and `cell` are click events of a profile and of a map (each None: not clicked); a cell
+    also names the step. None where the mark names no layer.
+    """
+    clicked: dict[str, Any] = next(iter((cell or point or {}).get("points", [])), {})
+    layer = clicked.get("customdata")
+    if isinstance(layer, list):
+        layer = layer[0] if layer else None
+    if not isinstance(layer, str) or not layer:
+        return None
+    state = parse(search).but(layer=layer)
+    if cell and isinstance(clicked.get("y"), (int, float)):
+        state = state.but(step=round(clicked["y"]))
+    return state.search()
+
+
 _WORDS = {field.name for field in fields(State)} - {"runs", "hide", "step"}
 
 

@@ -77,10 +77,11 @@ def view(seen: Scene) -> tuple[Any, Any, Any]:
         )
     grave = sum(f.severity == "critical" for f, _ in found)
     mild = sum(f.severity == "warning" for f, _ in found)
-    title = (
-        f"{words.plural(grave, 'critical finding')} and {words.plural(mild, 'warning')} "
-        f"in {words.plural(len(seen.visible), 'run')}"
-        if found
-        else f"No findings in {words.plural(len(seen.visible), 'run')}"
-    )
+    notes = len(found) - grave - mild
+    told = [
+        words.plural(amount, word)
+        for amount, word in ((grave, "critical finding"), (mild, "warning"), (notes, "note"))
+        if amount
+    ]
+    title = f"{words.listed(told) or 'No findings'} in {words.plural(len(seen.visible), 'run')}"
     return title, choices, body

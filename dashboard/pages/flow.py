@@ -20,7 +20,7 @@ from gradscope_dashboard.calls import figure_call
 from gradscope_dashboard.catalog import Catalog
 from gradscope_dashboard.controls import Plot
 from gradscope_dashboard.scene import STATISTICS, TABLE_OF, Scene, scene, statistic
-from gradscope_dashboard.state import parse
+from gradscope_dashboard.state import opened, parse
 
 from gradscope import figures
 from gradscope.figures.theme import style_of
@@ -98,22 +98,8 @@ def connect(app: Dash, catalog: Catalog) -> None:
         prevent_initial_call=True,
     )
     def click(profile: Any, heatmap: Any, search: str) -> Any:
-        moved = clicked(search, profile, heatmap)
+        moved = opened(search, profile, heatmap)
         return (dash.no_update if moved is None else moved), None, None
-
-
-def clicked(search: str, profile: Any, heatmap: Any) -> str | None:
-    """The address after a click on the profile or on a cell of the map; None: no layer there."""
-    point: dict[str, Any] = next(iter((heatmap or profile or {}).get("points", [])), {})
-    layer = point.get("customdata")
-    if isinstance(layer, list):
-        layer = layer[0] if layer else None
-    if not isinstance(layer, str) or not layer:
-        return None
-    state = parse(search).but(layer=layer)
-    if heatmap and isinstance(point.get("y"), (int, float)):
-        state = state.but(step=round(point["y"]))
-    return state.search()
 
 
 def view(seen: Scene) -> View:
@@ -168,8 +154,7 @@ def _profile(seen: Scene, run: Run) -> Plot:
         run, **arguments, colours=seen.colours, style=seen.style, title=False
     )
     _mark_layer(figure, seen.state.layer, style_of(seen.style).ink)
-    figure.update_layout(uirevision=f"profile {run.name} {column} {kind} {seen.state.axis}")
-    return controls.drawn(figure, code)
+    return controls.drawn(figure, code, f"profile {run.name} {column} {kind} {seen.state.axis}")
 
 
 def _mark_layer(figure: go.Figure, layer: str, ink: str) -> None:
@@ -209,13 +194,12 @@ def _heatmap(seen: Scene, run: Run) -> Plot:
 
     key = ("heatmap", run.name, column, kind, seen.style)
     figure = go.Figure(seen.catalog.memo(key, run.stored.version(), draw))
-    figure.update_layout(uirevision=f"map {run.name} {column} {kind}")
     if seen.state.step is not None:
         at = nearest_step(steps, seen.state.step)
         figure.add_hline(
             y=at, line={"color": style_of(seen.style).ink, "width": 1.2, "dash": "dot"}
         )
-    return controls.drawn(figure, code)
+    return controls.drawn(figure, code, f"map {run.name} {column} {kind}")
 
 
 def _table(seen: Scene, run: Run) -> Component | str:

@@ -16,7 +16,6 @@ from gradscope_dashboard.catalog import Catalog
 from gradscope_dashboard.scene import Scene, is_live, newest_age, scene
 from gradscope_dashboard.state import parse, toggled
 
-from gradscope.figures.theme import FAMILY_HUES, GREY, style_of
 from gradscope.frame import Run
 from gradscope.store import RunStatus, RunSummary
 
@@ -165,9 +164,7 @@ def _row(seen: Scene, summary: RunSummary) -> Component:
             html.Div(
                 [
                     dcc.Link(run.name, href=alone.href("/flow"), className="run-name"),
-                    html.Div(
-                        [_family(run.family, seen.style), _state(run.status)], className="run-sub"
-                    ),
+                    html.Div([_family(run.family), _state(run.status)], className="run-sub"),
                 ]
             ),
             html.Div(seen.catalog.verdict(run), className="run-verdict"),
@@ -201,21 +198,10 @@ def _series(run: Run, name: str) -> np.ndarray:
     return np.asarray(scalars[scalars["name"] == name]["value"].to_numpy(dtype=float))
 
 
-def _family(family: str, style: str) -> Component | str:
+def _family(family: str) -> Component | str:
     if not family:
         return ""
-    muted = style_of(style).muted
-    hue = FAMILY_HUES.get(family, GREY)
-    return html.Span(
-        [
-            html.Span(
-                className="dot", style={"backgroundColor": hue, "width": "7px", "height": "7px"}
-            ),
-            family,
-        ],
-        className="family",
-        style={"color": muted},
-    )
+    return html.Span(family, className="family")
 
 
 def _state(status: RunStatus) -> Component:
