@@ -256,9 +256,16 @@ def severity_mark(severity: str) -> Component:
 
 
 def table(
-    head: Sequence[Any], rows: Sequence[Sequence[Any]], *, numbers_from: int = 1
+    head: Sequence[Any],
+    rows: Sequence[Sequence[Any]],
+    *,
+    numbers_from: int = 1,
+    even: bool = False,
 ) -> Component:
-    """A table; columns from `numbers_from` on are right-aligned numbers."""
+    """A table; columns from `numbers_from` on are right-aligned numbers.
+
+    `even`: all columns but the first are equally wide.
+    """
 
     def side(position: int) -> str:
         return "number" if position >= numbers_from else ""
@@ -276,7 +283,7 @@ def table(
                     ]
                 ),
             ],
-            className="data-table",
+            className="data-table even" if even else "data-table",
         ),
         className="table-holder",
     )

@@ -15,7 +15,7 @@ from dash import Dash, html
 from dash.dependencies import Input, Output
 from dash.dependencies import State as Held
 from dash.development.base_component import Component
-from gradscope_dashboard import controls, ids, words
+from gradscope_dashboard import controls, ids, scalars, words
 from gradscope_dashboard.calls import figure_call
 from gradscope_dashboard.catalog import Catalog
 from gradscope_dashboard.controls import Plot
@@ -29,7 +29,12 @@ from gradscope.schema import GradScopeError
 PATH = "/compare"
 TITLE = "Compare"
 ICON = "compare"
-SCALARS = ("val_accuracy", "accuracy", "val_loss", "loss")
+SCALARS = (
+    ("val_accuracy", "validation accuracy"),
+    ("accuracy", "train accuracy"),
+    ("val_loss", "validation loss"),
+    ("loss", "train loss"),
+)
 CONFIGURED = ("model", "batch_size", "optimizer", "lr", "seed", "device", "dtype")
 
 
@@ -200,23 +205,19 @@ def _table(seen: Scene, runs: list[Run]) -> Component:
         [controls.term("Verdict", "verdict"), *(seen.catalog.verdict(run) for run in runs)],
         ["Findings", *(str(len(seen.catalog.findings(run))) for run in runs)],
     ]
-    for name in SCALARS:
-        values = [_last(run, name) for run in runs]
+    for name, word in SCALARS:
+        values = [scalars.final(run, name) for run in runs]
         if any(np.isfinite(values)):
             show = words.percent if "accuracy" in name else words.number
-            rows.append([f"last {name.replace('_', ' ')}", *(show(value) for value in values)])
+            rows.append([word, *(show(value) for value in values)])
     for key in CONFIGURED:
         told = [str(run.config.get(key, "")) for run in runs]
         if any(told):
             rows.append([key.replace("_", " "), *(word or "–" for word in told)])
     return html.Section(
-        [html.Header(html.H2("Side by side")), controls.table(head, rows, numbers_from=99)],
+        [
+            html.Header(html.H2("Side by side")),
+            controls.table(head, rows, numbers_from=99, even=True),
+        ],
         className="panel",
     )
-
-
-def _last(run: Run, name: str) -> float:
-    scalars = run.frame("scalars", columns=["value"])
-    values = scalars[scalars["name"] == name]["value"].to_numpy(dtype=float)
-    values = values[np.isfinite(values)]
-    return float(values[-1]) if len(values) else float("nan")

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from dash import Dash, dcc, html
 from dash.dependencies import Input, Output
 from dash.development.base_component import Component
-from gradscope_dashboard import controls, evidence, ids, plots, words
+from gradscope_dashboard import controls, evidence, ids, plots, scalars, words
 from gradscope_dashboard.catalog import Catalog
 from gradscope_dashboard.scene import Scene, is_live, newest_age, scene
 from gradscope_dashboard.state import parse, toggled
@@ -28,7 +27,7 @@ FINAL = (
     ("accuracy", "train accuracy", "high"),
     ("loss", "train loss", "low"),
 )
-"""Scalar, column head and which way is better; a train value is the mean of its last 20 rows."""
+"""Scalar, column head and which way is better."""
 
 
 def layout(_catalog: Catalog) -> Component:
@@ -151,7 +150,7 @@ def _row(seen: Scene, summary: RunSummary) -> Component:
     order = tuple(other.name for other in seen.chosen)
     on = run.name in order
     alone = seen.state.but(run=run.name)
-    spark = plots.sparkline(_series(run, "loss"), colour)
+    spark = plots.sparkline(scalars.series(run, "loss"), colour)
     return html.Div(
         [
             dcc.Link(
@@ -179,23 +178,9 @@ def _row(seen: Scene, summary: RunSummary) -> Component:
 
 
 def _final(run: Run, name: str) -> Component:
-    value = final_value(run, name)
+    value = scalars.final(run, name)
     text = words.percent(value) if "accuracy" in name else words.number(value)
     return html.Div(text, className="number run-value")
-
-
-def final_value(run: Run, name: str) -> float:
-    """The newest value of a scalar: of validation the last one, of training the mean of 20."""
-    values = _series(run, name)
-    finite = values[np.isfinite(values)]
-    if not len(finite):
-        return float("nan")
-    return float(finite[-1] if name.startswith("val_") else finite[-20:].mean())
-
-
-def _series(run: Run, name: str) -> np.ndarray:
-    scalars = run.frame("scalars", columns=["value"])
-    return np.asarray(scalars[scalars["name"] == name]["value"].to_numpy(dtype=float))
 
 
 def _family(family: str) -> Component | str:
