@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 import threading
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-BLOCK = 1 << 20
-"""Elements per block: 4 MiB of float32, which stays in the last-level cache between passes."""
+BLOCK = 1 << 18
+"""Elements per block: 1 MiB of float32, which stays in the second-level cache between passes."""
 
 SAFE_SQUARE = (1e-15, 1e16)
 """Largest magnitudes whose squares float32 sums up without overflow or a share of underflow."""
@@ -39,7 +41,7 @@ def flat(t: Tensor) -> Tensor:
 
 def raw_sums(t: Tensor) -> tuple[float, ...]:
     """The sums `RAW` of a real floating-point tensor of any shape and dtype on the CPU."""
-    x = flat(t)
+    x = flat(t.detach())
     count = x.numel()
     if count == 0:
         return (0.0,) * 7
@@ -48,25 +50,33 @@ def raw_sums(t: Tensor) -> tuple[float, ...]:
         return _wide(list(x_blocks) if count <= BLOCK else x.split(BLOCK), count)
     total = square = zeros = 0.0
     low, high = math.inf, -math.inf
+    rough: list[tuple[Tensor, float]] = []
     for block in x.split(BLOCK) if count > BLOCK else (x,):
-        total += block.sum().item()
-        square += torch.dot(block, block).item()
-        small, large = torch.aminmax(block)
-        low, high = min(low, small.item()), max(high, large.item())
-        zeros += _zeros(block)
-        if not math.isfinite(total + square):
+        part, part_square = block.sum().item(), torch.dot(block, block).item()
+        if not math.isfinite(part + part_square):
             return _wide(x.split(BLOCK), count)
+        if abs(part) < CANCELLED_MEAN * math.sqrt(block.numel() * part_square):
+            part = block.sum(dtype=torch.float64).item()
+        else:
+            rough.append((block, part))
+        total += part
+        square += part_square
+        small, large = (end.item() for end in torch.aminmax(block))
+        low, high = min(low, small), max(high, large)
+        if small <= 0 <= large:
+            zeros += _zeros(block)
     absmax = max(-low, high)
     if absmax == 0.0:
         return (float(count), 0.0, float(count), 0.0, 0.0, 0.0, 0.0)
     if not SAFE_SQUARE[0] < absmax < SAFE_SQUARE[1]:
         return _wide(x.split(BLOCK), count)
-    if abs(total) < CANCELLED_MEAN * math.sqrt(count * square):
-        total = sum(b.sum(dtype=torch.float64).item() for b in x.split(1 << 18))
     centered = square - total * total / count
-    if centered < CANCELLED_SPREAD * square:
-        mean = total = sum(b.sum(dtype=torch.float64).item() for b in x.split(1 << 18))
-        mean /= count
+    near = centered < CANCELLED_SPREAD * square
+    if near or abs(total) < CANCELLED_MEAN * math.sqrt(count * square):
+        total += sum(b.sum(dtype=torch.float64).item() - part for b, part in rough)
+        centered = square - total * total / count
+    if near:
+        mean = total / count
         centered = sum((b.double() - mean).square_().sum().item() for b in x.split(BLOCK))
     return (float(count), 0.0, zeros, total, square, centered, absmax)
 
@@ -81,12 +91,13 @@ def square_sum(t: Tensor) -> float:
     return raw_sums(t)[4]
 
 
-def _zeros(block: Tensor) -> float:
-    """How many elements are zero: as floats, since summing those is what the CPU does fastest."""
-    buffer: Tensor | None = getattr(_scratch, "buffer", None)
-    if buffer is None or buffer.numel() < block.numel():
-        buffer = _scratch.buffer = torch.empty(max(block.numel(), 1 << 16))
-    return torch.eq(block, 0, out=buffer[: block.numel()]).sum().item()
+def _zeros(block: Tensor) -> int:
+    """How many elements are zero; numpy counts booleans tenfold faster than torch."""
+    values = block.numpy()
+    buffer: NDArray[np.bool_] | None = getattr(_scratch, "buffer", None)
+    if buffer is None or buffer.size < values.size:
+        buffer = _scratch.buffer = np.empty(max(values.size, 1 << 12), dtype=np.bool_)
+    return int(np.count_nonzero(np.equal(values, 0, out=buffer[: values.size])))
 
 
 def _wide(blocks: list[Tensor] | tuple[Tensor, ...], count: int) -> tuple[float, ...]:
