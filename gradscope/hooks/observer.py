@@ -23,7 +23,8 @@ from gradscope.hooks.flatten import tensors
 OnOutput = Callable[[str, nn.Module, Tensor], None]
 OnGradient = Callable[[str, Tensor], None]
 OnAlias = Callable[[str, nn.Module, str], None]
-OnEntry = Callable[[nn.Module, str, object], None]
+OnReturn = Callable[[str, nn.Module, object], None]
+OnEntry = Callable[[str, nn.Module, object], None]
 
 
 class Observer:
@@ -32,7 +33,8 @@ class Observer:
     `on_output(name, module, tensor)` is called for each output tensor,
     `on_gradient(name, gradient)` for the loss gradient that arrives there (again if a second backward reaches it: the last one
     counts), `on_alias(name, module, other)` when a module hands on the very tensor that `other`
-    returned, and `on_restart()` when what was seen was no training pass. The n-th call
+    returned, `on_entry(name, module, args)` and `on_return(name, module, output)` around a module's
+    first call, and `on_restart()` when what was seen was no training pass. The n-th call
     of a module in one pass is `name#n`.
 
     Tensor hooks, not full-backward hooks: those fail on in-place operations. A hook on a tensor
@@ -49,6 +51,7 @@ class Observer:
         on_alias: OnAlias,
         on_restart: Callable[[], None],
         on_entry: OnEntry,
+        on_return: OnReturn,
         on_skip: Callable[[str, str], None],
     ) -> None:
         self._model = model
@@ -58,6 +61,7 @@ class Observer:
         self._on_alias = on_alias
         self._on_restart = on_restart
         self._on_entry = on_entry
+        self._on_return = on_return
         self._on_skip = on_skip
         self._handles: list[RemovableHandle] = []
         self._names: dict[int, str] = {}
@@ -111,7 +115,7 @@ class Observer:
             return
         self.order.setdefault(name, len(self.order))
         if torch.is_grad_enabled() and not recomputing() and not self._backward:
-            self._on_entry(module, name, args)
+            self._on_entry(name, module, args)
 
     def _enter_model(self) -> None:
         """A call of the whole model: one that never returned was broken off by an exception."""
@@ -134,6 +138,8 @@ class Observer:
         if not again:
             self._calls[name] = call = self._calls.get(name, 0) + 1
             site = name if call == 1 else f"{name}#{call}"
+            if call == 1:
+                self._on_return(name, module, output)
         for suffix, tensor in tensors(output):
             self._tensor(site + suffix, module, tensor)
 

@@ -33,6 +33,14 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Whether the model runs compiled: after torch.compile(model) or model.compile()."""
+    while type(model).__name__ in WRAPPER_TYPES and isinstance(model.module, nn.Module):
+        model = model.module
+    wrapped = isinstance(getattr(model, "_orig_mod", None), nn.Module)
+    return wrapped or getattr(model, "_compiled_call_impl", None) is not None
+
+
 def clean_name(path: str) -> str:
     """A module or parameter path without the parts that wrappers inside the model added."""
     return ".".join(part for part in path.split(".") if part not in WRAPPER_PARTS)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.diagnosis import verdict
-from gradscope.hooks import Observer, named_modules, select
+from gradscope.hooks import Observer, is_compiled, named_modules, select
+from gradscope.record.blocks import BlockRecorder
 from gradscope.record.clock import Clock
 from gradscope.record.drain import Drain
 from gradscope.record.outputs import OutputRecorder, Work
@@ -52,6 +53,7 @@ class Scope:
         optimizers: Sequence[torch.optim.Optimizer],
         histograms: bool,
         eager_samples: bool,
+        compiled: bool,
         start: int,
         quiet: bool,
         on_close: Callable[[Scope], None],
@@ -65,7 +67,9 @@ class Scope:
         modules = named_modules(model)
         chosen = select(modules, observe, exclude)
         self._sites = SiteList()
+        self._compiled = compiled
         self._outputs = OutputRecorder(self._sites, histograms)
+        self._blocks = BlockRecorder(self._sites)
         self._parameters = ParameterRecorder(
             model, self._sites, frozenset(chosen).__contains__, histograms
         )
@@ -75,8 +79,9 @@ class Scope:
             on_output=self._timed(self._outputs.output),
             on_gradient=self._timed(self._outputs.gradient),
             on_alias=self._timed(self._outputs.alias),
-            on_restart=self._outputs.clear,
-            on_entry=self._enter,
+            on_restart=self._forget_pass,
+            on_entry=self._timed(self._enter),
+            on_return=self._timed(self._blocks.leave),
             on_skip=lambda site, why: writer.note(f"The output {site} is not recorded: {why}."),
         )
         self._drain = Drain()
@@ -233,11 +238,16 @@ class Scope:
     def _skipped(self, optimizer: torch.optim.Optimizer) -> None:
         if self._concerns(optimizer):
             self._drain_rows(scalar_work(self._clock.now, time.time(), {"skipped_step": 1.0}))
-            self._outputs.clear()
+            self._forget_pass()
             self._detach()
             self._prepare()
 
-    def _enter(self, _module: nn.Module, _name: str, args: object) -> None:
+    def _forget_pass(self) -> None:
+        self._outputs.clear()
+        self._blocks.clear()
+
+    def _enter(self, name: str, module: nn.Module, args: object) -> None:
+        self._blocks.enter(name, module, args)
         if self._batch is None and isinstance(args, tuple):
             sizes = [a.shape[0] for a in args if isinstance(a, Tensor) and a.dim() > 0]
             if sizes:
@@ -249,6 +259,7 @@ class Scope:
     def _finish_step(self, step: int, sampled: bool, norms: bool, began: float) -> None:
         if sampled:
             self._drain_rows(self._outputs.take(step, loss_scale()))
+            self._drain_rows(self._blocks.take(step, loss_scale()))
             self._detach()
         if self._sites.changed:
             self._publish_sites()
@@ -267,7 +278,12 @@ class Scope:
             return
         if self._eager_samples:
             self._stance = torch.compiler.set_stance("force_eager")
-        self._observer.attach()
+        if self._eager_samples or not (self._compiled or is_compiled(self._model)):
+            self._observer.attach()
+        else:  # hooks would compile the model a second time, and see nothing
+            self._writer.note(
+                "The model is compiled: module outputs are recorded with eager_samples=True only."
+            )
         trainable = [p for p in self._model.parameters() if p.requires_grad and p.is_leaf]
         self._clip_watch = self._parameters.watch_accumulation(trainable)
 
@@ -284,7 +300,7 @@ class Scope:
         """Let go of the model and its optimizers; an empty module stands in."""
         self._model = nn.Module()
         self._pending.clear()
-        self._outputs.clear()
+        self._forget_pass()
         self._parameters.release()
         self._observer.release()
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradscope.hooks import Choice, unwrap
+from gradscope.hooks import Choice, is_compiled, unwrap
 from gradscope.record.sampling import Sampling
 from gradscope.record.scope import Scope
 from gradscope.record.summary import findings_of
@@ -93,6 +93,7 @@ def track(
             optimizers=optimizers,
             histograms=histograms,
             eager_samples=eager_samples,
+            compiled=is_compiled(model),
             start=getattr(writer, "start_step", 0),
             quiet=quiet,
             on_close=_closed,
