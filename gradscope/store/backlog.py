@@ -77,6 +77,11 @@ class Backlog:
         with self._lock:
             self._stride = 1
 
+    def give_up(self) -> None:
+        """Leave out whatever is still queued, as the run ends without it."""
+        for entry in self.take():
+            self._drop(entry)
+
     def dropped(self) -> dict[str, tuple[int, int, int]]:
         """By table: (steps left out, the first of them, the last of them)."""
         with self._lock:

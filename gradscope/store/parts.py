@@ -130,17 +130,29 @@ def grouped(columns: Columns) -> Iterator[Columns]:
         start = end
 
 
-def _codes(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if values.dtype.kind in "iu":
+def codes_of(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Integers that tell apart the values of a key column."""
+    if values.dtype.kind != "O":
         return values
-    encoded = pa.array(values, pa.string()).dictionary_encode()
-    codes: np.ndarray[Any, Any] = encoded.indices.to_numpy()
-    return codes
+    seen: dict[str, int] = {}
+    return np.fromiter((seen.setdefault(v, len(seen)) for v in values), np.int64, len(values))
+
+
+def _arrow(values: np.ndarray[Any, Any], dtype: str) -> Any:
+    """An Arrow array made of plain buffers, as `pyarrow.array` would import pandas."""
+    rows = len(values)
+    if dtype != "str":
+        plain = np.ascontiguousarray(values, dtype=dtype)
+        return pa.Array.from_buffers(_TYPES[dtype], rows, [None, pa.py_buffer(plain)])
+    words = [word.encode("utf-8", "replace") for word in values]
+    ends = np.cumsum([0, *map(len, words)], dtype=np.int32)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(words))]
+    return pa.Array.from_buffers(pa.string(), rows, buffers)
 
 
 def key_order(table: str, columns: Columns) -> np.ndarray[Any, Any]:
     """The order in which a row group is stored: by key columns, then by step."""
-    keys = [_codes(columns[name]) for name in key_columns(table)]
+    keys = [codes_of(columns[name]) for name in key_columns(table)]
     order: np.ndarray[Any, Any] = np.lexsort([columns["step"], *reversed(keys)])
     return order
 
@@ -183,7 +195,7 @@ class PartWriter:
 
     def add(self, columns: Columns) -> None:
         """Write `columns` as one row group."""
-        arrays = [pa.array(columns[n], _TYPES[t]) for n, t in self._fields.items()]
+        arrays = [_arrow(columns[n], t) for n, t in self._fields.items()]
         block = pa.Table.from_arrays(arrays, schema=self._writer.schema)
         self._writer.write_table(block, row_group_size=max(block.num_rows, 1))
 
@@ -291,7 +303,7 @@ class PartReader:
             block = self._file.read_row_groups(list(groups), columns=list(names))
             whole = {name: _plain(block.column(name), self._fields[name]) for name in names}
             sizes = [self._file.metadata.row_group(group).num_rows for group in groups]
-        except (pa.ArrowException, OSError, ValueError, MemoryError, KeyError) as trouble:
+        except (pa.ArrowException, OSError, ValueError, MemoryError, LookupError) as trouble:
             raise damaged(self._where, _short(trouble)) from None
         ends = np.cumsum([0, *sizes])
         if any(len(values) != ends[-1] for values in whole.values()):
@@ -302,15 +314,24 @@ class PartReader:
 def _plain(column: Any, dtype: str) -> np.ndarray[Any, Any]:
     if column.null_count:
         raise ValueError("a column holds nulls")
-    if dtype != "str":
-        values: np.ndarray[Any, Any] = column.to_numpy()
-        return values
     pieces = []
-    for chunk in column.chunks:
-        words = np.array(chunk.dictionary.to_pylist(), dtype=object)
-        index = chunk.indices.to_numpy()
+    for chunk in column.chunks:  # not `to_numpy`, which would import pandas
+        if dtype != "str":
+            pieces.append(_viewed(chunk, np.dtype(dtype)))
+            continue
+        words = np.array([str(word) for word in chunk.dictionary], dtype=object)
+        index = _viewed(chunk.indices, np.dtype(np.int32))
         pieces.append(words[index] if len(index) else np.empty(0, object))
-    return np.concatenate(pieces) if pieces else np.empty(0, object)
+    if not pieces:
+        return np.empty(0, object if dtype == "str" else dtype)
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def _viewed(chunk: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """The numbers of an Arrow array without nulls, not copied."""
+    if not len(chunk):
+        return np.empty(0, dtype)
+    return np.frombuffer(chunk.buffers()[1], dtype, len(chunk), chunk.offset * dtype.itemsize)
 
 
 def _short(trouble: BaseException) -> str:

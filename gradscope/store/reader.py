@@ -5,6 +5,7 @@ Never writes, never imports torch or pandas, never knows what the numbers mean.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -85,7 +86,8 @@ class StoredRun:
         parts = max(
             (p.last_seq for t in TABLES for p in live_parts(self._place.names(t))[0]), default=-1
         )
-        return f"{abs(hash((stamp, grown, parts, status.notes, status.verdict))):x}"
+        seen = repr((stamp, grown, parts, status.notes, status.verdict))
+        return hashlib.blake2b(seen.encode("utf-8", "replace"), digest_size=16).hexdigest()
 
     def read(
         self,

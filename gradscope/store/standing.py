@@ -13,6 +13,7 @@ from typing import Any
 
 from gradscope.schema import STATES, GradScopeError, RunInfo
 from gradscope.store.documents import (
+    damaged,
     finding_from_json,
     info_from_json,
     integer,
@@ -35,19 +36,25 @@ def info_of(run: Mapping[str, Any]) -> RunInfo:
 
 
 def status_of(place: Place) -> RunStatus:
-    """How the run at `place` stands now. Raises GradScopeError if a file is damaged."""
-    status = _document(place, "status.json")
+    """How the run at `place` stands now.
+
+    A damaged file costs only what it told: its sentence stands in `notes`, and in `error` where
+    the state itself had to be guessed from the writer's lock.
+    """
+    status, trouble = _document(place, "status.json")
     state = _state(place, status)
     if state == "killed":  # it may have ended properly between the two looks
-        status = _document(place, "status.json")
+        status, trouble = _document(place, "status.json")
         state = _state(place, status)
-    user = _document(place, "user.json")
-    listed = _document(place, "findings.json").get("findings")
+    user, user_trouble = _document(place, "user.json")
+    diagnosis, finding_trouble = _document(place, "findings.json")
+    listed = diagnosis.get("findings")
     found = tuple(map(finding_from_json, listed[:100_000])) if isinstance(listed, list) else None
     ended = status.get("ended")
-    error = text(status.get("error"))
+    error = text(status.get("error")) or trouble
     if state == "killed" and not error:
         error = "The writing process ended without closing the run."
+    told = [sentence for sentence in (trouble, user_trouble, finding_trouble) if sentence]
     return RunStatus(
         state=state,
         error=error,
@@ -56,7 +63,7 @@ def status_of(place: Place) -> RunStatus:
         ended=number(ended) if isinstance(ended, (int, float)) else None,
         last_step=integer(status.get("last_step"), -1),
         steps_seen=integer(status.get("steps_seen"), 0),
-        notes=texts(status.get("notes")),
+        notes=(*texts(status.get("notes")), *told),
         findings=found,
         verdict=text(status.get("verdict")),
         baseline=user.get("baseline") is True,
@@ -65,22 +72,22 @@ def status_of(place: Place) -> RunStatus:
     )
 
 
-def _document(place: Place, name: str) -> dict[str, Any]:
-    data = place.document(name)
-    if not data and place.stamp([name]) == (None,):
-        return {}
-    return parse(data, place.path / name)
+def _document(place: Place, name: str) -> tuple[dict[str, Any], str]:
+    """A file's values and what is wrong with it; no values and "" where there is no such file."""
+    try:
+        data = place.document(name)
+        if not data and place.stamp([name]) == (None,):
+            return {}, ""
+        value = parse(data, place.path / name)
+        if name == "status.json" and value.get("state") not in STATES:
+            raise damaged(place.path / name, "it names no known state")
+    except GradScopeError as trouble:
+        return {}, str(trouble)
+    return value, ""
 
 
 def _state(place: Place, status: Mapping[str, Any]) -> str:
-    state = status.get("state")
-    if not status:
-        state = "running"  # killed before the first heart-beat, or about to make it
-    if not isinstance(state, str) or state not in STATES:
-        raise GradScopeError(
-            f"{place.path / 'status.json'} is damaged (no such state): "
-            "delete that file to read the run without it."
-        )
+    state = str(status.get("state", "running"))  # none: killed before the first heart-beat
     if state != "running":
         return state
     if not isinstance(place, DirectoryPlace):

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from gradscope.schema import TABLES
 from gradscope.store.parts import (
     Part,
     PartReader,
     PartWriter,
+    codes_of,
     joined,
     key_columns,
     rows_of,
@@ -60,7 +60,7 @@ def thin_fields(table: str) -> dict[str, str]:
 
 def _order(rows: Columns, keys: list[str]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """An order by keys then bucket, and where each (keys, bucket) begins in it."""
-    codes = [_codes(rows[name]) for name in keys]
+    codes = [codes_of(rows[name]) for name in keys]
     order = np.lexsort([rows["step"], *reversed(codes)])
     new = np.zeros(len(order), bool)
     new[0] = True
@@ -68,15 +68,6 @@ def _order(rows: Columns, keys: list[str]) -> tuple[np.ndarray[Any, Any], np.nda
         ordered = values[order]
         new[1:] |= ordered[1:] != ordered[:-1]
     return order, np.flatnonzero(new)
-
-
-def _codes(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if values.dtype.kind != "O":
-        return values
-    codes: np.ndarray[Any, Any] = (
-        pa.array(values, pa.string()).dictionary_encode().indices.to_numpy()
-    )
-    return codes
 
 
 def spread(rows: Columns, names: list[str], keys: list[str]) -> Columns:

@@ -30,6 +30,14 @@ from gradscope.store.papers import Papers
 
 FLUSH_SECONDS = 0.8
 RETRY_SECONDS = 5.0
+CLOSE_SECONDS = 5.0
+"""How long `close` waits for the disk, and at most half of it for the last merges."""
+
+
+class _OutOfTimeError(Exception):
+    """A merge is given up, as the run is being closed; its inputs stay."""
+
+
 _writers: weakref.WeakSet[RunWriter] = weakref.WeakSet()
 
 
@@ -62,11 +70,12 @@ class RunWriter:
         self._backlog = Backlog()
         self._pid = os.getpid()
         self._wake = threading.Event()
-        self._stopping = False
+        self._ending: tuple[str, str] | None = None
         self._closed = False
-        self._working = threading.Lock()
         self._close_lock = threading.Lock()
         self._warned = False
+        self._last = False
+        self._tidy_end = 0.0
         self._retry_at = 0.0
         self._done = threading.Condition()
         self._rounds = 0
@@ -148,38 +157,51 @@ class RunWriter:
             if self._closed:
                 return
             self._closed = True
-            self._stopping = True
+            self._ending = (state, error)
             self._wake.set()
-            self._thread.join(timeout=30.0)
-            self._papers.end(state, error)
-            if not self._thread.is_alive():
-                self._retry_at = 0.0
-                self._guarded_round()
-            self._lock.release()
+            self._thread.join(timeout=CLOSE_SECONDS)
             _writers.discard(self)
+            if self._thread.is_alive():
+                self._complain(TimeoutError("the disk does not answer while the run is closed"))
 
     def _work(self) -> None:
-        while True:
-            self._wake.wait(FLUSH_SECONDS)
+        began = time.monotonic()
+        while self._ending is None:
+            self._wake.wait(max(0.01, began + FLUSH_SECONDS - time.monotonic()))
             self._wake.clear()
-            stopping = self._stopping
+            began = time.monotonic()
             self._guarded_round()
-            if stopping:
-                self._tidy(final=True)
-                return
             self._tidy(final=False)
+        self._end(*self._ending)
+
+    def _end(self, state: str, error: str) -> None:
+        """The last round; the thread holds the lock until then, so that the state is true."""
+        self._retry_at = 0.0
+        self._guarded_round()
+        self._tidy(final=True)
+        self._retry_at = 0.0
+        self._last = True
+        self._papers.end(state, error)
+        self._guarded_round()
+        self._lock.release()
 
     def _tidy(self, *, final: bool) -> None:
         self._due = time.monotonic() + FLUSH_SECONDS
-        end = time.monotonic() + (10.0 if final else 3600.0)
+        self._tidy_end = time.monotonic() + (CLOSE_SECONDS / 2 if final else 3600.0)
         try:
-            while time.monotonic() < end and (final or not self._wake.is_set()):
+            while time.monotonic() < self._tidy_end and (final or not self._wake.is_set()):
                 if not self._deposit.tidy(self._breathe, final=final):
                     return
+        except _OutOfTimeError:
+            return
         except Exception as trouble:
             self._complain(trouble)
 
     def _breathe(self) -> None:
+        if self._ending is not None:
+            self._tidy_end = min(self._tidy_end, time.monotonic() + CLOSE_SECONDS / 2)
+        if time.monotonic() >= self._tidy_end:
+            raise _OutOfTimeError
         if time.monotonic() >= self._due or self._wake.is_set():
             self._wake.clear()
             self._guarded_round()
@@ -201,6 +223,8 @@ class RunWriter:
         refused = self._deposit.store(entries)
         if refused:
             self._backlog.put_back(refused)
+            if self._last:
+                self._backlog.give_up()
             self._retry_at = time.monotonic() + RETRY_SECONDS
             if self._deposit.trouble is not None:
                 self._complain(self._deposit.trouble)

@@ -175,15 +175,18 @@ def test_damaged_files_give_one_clear_error(tmp_path: Path) -> None:
         file.write_bytes(kept)
 
 
-@pytest.mark.parametrize("name", ["run.json", "status.json"])
-def test_a_huge_file_and_a_folder_in_place_of_one(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "state"), [("run.json", "broken"), ("status.json", "killed")])
+def test_a_huge_file_and_a_folder_in_place_of_one(tmp_path: Path, name: str, state: str) -> None:
     path = finished(tmp_path)
     with open(path / name, "wb") as file:
         file.truncate(2**30)
-    assert [r.status.state for r in list_runs(tmp_path)] == ["broken"]
+    (huge,) = list_runs(tmp_path)
     (path / name).unlink()
     (path / name).mkdir()
-    assert [r.status.state for r in list_runs(tmp_path)] == ["broken"]
+    (folder,) = list_runs(tmp_path)
+    for summary in (huge, folder):
+        assert summary.status.state == state
+        assert name in summary.status.error
 
 
 def test_a_missing_run_names_near_ones(tmp_path: Path) -> None:
