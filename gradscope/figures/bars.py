@@ -100,7 +100,12 @@ def draw_bars(
                 marker={
                     "color": colours[str(label)],
                     "line": {"width": 0},
-                    "pattern": {"shape": pattern, "fgcolor": "#FFFFFF", "size": 5},
+                    "pattern": {
+                        "shape": pattern,
+                        "fgcolor": "#FFFFFF",
+                        "fillmode": "overlay",
+                        "size": 5,
+                    },
                 },
                 error_y={
                     "type": "data",

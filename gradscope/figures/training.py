@@ -154,23 +154,29 @@ def _curves(group: Group, names: Sequence[str], smoothing: float) -> pd.DataFram
         chosen = [panel] if panel in known else []
         chosen += [n for n in known if n != panel and n not in names and base_name(n) == panel]
         for name in chosen:
-            table = pd.concat(
-                {
-                    position: frame[frame["name"] == name]
-                    .drop_duplicates("step", keep="last")
-                    .set_index("step")["value"]
-                    for position, frame in enumerate(scalars)
-                },
-                axis=1,
-            ).sort_index()
-            parts.append(_curve(group.label, panel, name, table, smoothing))
+            logged = {
+                position: frame[frame["name"] == name]
+                .drop_duplicates("step", keep="last")
+                .set_index("step")["value"]
+                for position, frame in enumerate(scalars)
+            }
+            table = pd.concat(logged, axis=1).sort_index()
+            # A NaN that was logged is news; one that comes from joining the seeds' steps is not.
+            bad = pd.concat({p: ~np.isfinite(v) for p, v in logged.items()}, axis=1)
+            wrong = bad.reindex(table.index).eq(True).sum(axis=1).to_numpy()
+            parts.append(_curve(group.label, panel, name, table, wrong, smoothing))
     columns = ["run", "panel", "name", "validation", "step", "value"]
     empty = pd.DataFrame(columns=[*columns, "smoothed", "low", "high", "seeds", "nonfinite"])
     return pd.concat(parts, ignore_index=True) if parts else empty
 
 
 def _curve(
-    label: str, panel: str, name: str, table: pd.DataFrame, smoothing: float
+    label: str,
+    panel: str,
+    name: str,
+    table: pd.DataFrame,
+    wrong: np.ndarray,
+    smoothing: float,
 ) -> pd.DataFrame:
     values = table.to_numpy(dtype=float)
     finite = np.where(np.isfinite(values), values, np.nan)
@@ -199,7 +205,7 @@ def _curve(
             "low": low,
             "high": high,
             "seeds": values.shape[1],
-            "nonfinite": np.isinf(values).sum(axis=1),
+            "nonfinite": wrong,
         }
     )
     return _thinned(frame)
@@ -213,7 +219,7 @@ def _thinned(frame: pd.DataFrame) -> pd.DataFrame:
     values = frame["value"]
     known = values.notna()
     grouped = values[known].groupby(bucket[known.to_numpy()])
-    keep = (frame["nonfinite"] > 0).to_numpy()
+    keep = np.array(frame["nonfinite"] > 0)
     keep[grouped.idxmin().to_numpy()] = True
     keep[grouped.idxmax().to_numpy()] = True
     keep[[0, -1]] = True
