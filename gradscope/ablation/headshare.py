@@ -67,9 +67,7 @@ def head_share(
         def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
             if site not in order and output.requires_grad:
                 order.append(site)
-                output.register_hook(  # type: ignore[no-untyped-call]
-                    lambda g: arrived.__setitem__(site, g.detach().double())
-                )
+                output.register_hook(lambda g: arrived.__setitem__(site, g.detach().double()))
 
         return hook
 

@@ -29,7 +29,7 @@ def restored(model: nn.Module, *, weights: bool) -> Iterator[None]:
         for p in (model.parameters() if weights else ())
     ]
     python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     try:
         yield
     finally:

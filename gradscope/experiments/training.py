@@ -80,7 +80,7 @@ def train(
     shape = {"in_channels": found.channels, "num_classes": found.classes, "image_size": found.side}
     recipe = {**shape, "seed": seed, **model_options}
     network = build(model, **recipe).to(place)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     config = {
         "model": model,
         "family": family(model),

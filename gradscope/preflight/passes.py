@@ -149,7 +149,7 @@ def _one_pass(
         if step == 0:
             arrived.update({unit: t.clone() for unit in returns.get(name, ())})
 
-    def entry(_module: nn.Module, name: str, args: object) -> None:
+    def entry(name: str, _module: nn.Module, args: object) -> None:
         if step == 0 and name in residual and isinstance(args, tuple) and name not in entries:
             entries[name] = tuple(a.detach().clone() if isinstance(a, Tensor) else a for a in args)
 
@@ -161,6 +161,7 @@ def _one_pass(
         on_alias=alias,
         on_restart=rows.clear,
         on_entry=entry,
+        on_return=lambda *_: None,
         on_skip=lambda *_: None,
     )
     observer.attach()
