@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -141,7 +140,7 @@ def tensorboard(root: Path) -> Begin:
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an optional peer
 
     def begin(loop: Loop) -> tuple[Stop, Stop]:
-        writer: Any = SummaryWriter(str(root / _name()))  # type: ignore[no-untyped-call]
+        writer: Any = SummaryWriter(str(root / _name()))
         steps = itertools.count()
 
         def write() -> None:
@@ -401,4 +400,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
