@@ -168,8 +168,9 @@ class PartWriter:
         self._hidden = folder / f".{part.file}.{os.getpid()}.tmp"
         self._fields = fields
         self._sink: Any = open(self._hidden, "wb")  # noqa: SIM115
+        self._writer: Any = None
         try:
-            self._writer: Any = self._open()
+            self._writer = self._open()
         except BaseException:
             self.abandon()
             raise
@@ -211,6 +212,8 @@ class PartWriter:
 
     def abandon(self) -> None:
         """Leave nothing behind."""
+        if self._writer is not None:
+            self._writer.is_open = False  # else it complains on stderr when it is collected
         with contextlib.suppress(OSError):
             self._sink.close()
         with contextlib.suppress(OSError):
