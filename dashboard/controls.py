@@ -16,7 +16,8 @@ from dash.development.base_component import Component
 from gradscope_dashboard import glossary, ids
 from gradscope_dashboard.state import State
 
-FORMATS = ("png", "svg", "pdf", "html", "csv")
+from gradscope.export import FORMATS
+
 SEVERITY_WORDS = {"critical": "critical", "warning": "warning", "info": "note"}
 GRAPH_CONFIG: dict[str, Any] = {
     "displaylogo": False,

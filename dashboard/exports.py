@@ -14,24 +14,26 @@ from dash.dependencies import ALL, Input, Output
 from dash.dependencies import State as Held
 from gradscope_dashboard import ids
 from gradscope_dashboard.catalog import Catalog
-from gradscope_dashboard.scene import Scene, compared, scene, statistic
+from gradscope_dashboard.scene import Scene, compared, has_shares, looked_at, scene, statistic
 from gradscope_dashboard.state import parse
 
-from gradscope.export.images import Image, render
-from gradscope.figures.difference import difference_table, draw_difference
-from gradscope.figures.flow import draw_flow, flow_table
-from gradscope.figures.heatmap import draw_heatmap, heatmap_table
+from gradscope.export import COMPARING, IMAGE_FORMATS, SINGLE, Image, render
+from gradscope.figures.bars import bars_table, draw_bars
+from gradscope.figures.curve import curve_table, draw_curve
+from gradscope.figures.front import draw_front, front_table
 from gradscope.figures.prepared import Prepared
-from gradscope.figures.training import draw_training, training_table
+from gradscope.figures.skips import draw_skips, skip_table
 from gradscope.frame import Run
 from gradscope.schema import GradScopeError
 
-DRAW: Mapping[str, Any] = {
-    "gradient-difference": draw_difference,
-    "gradient-flow": draw_flow,
-    "gradient-heatmap": draw_heatmap,
-    "training-curves": draw_training,
+LESIONS: Mapping[str, tuple[Any, Any]] = {
+    "ablation-bars": (bars_table, draw_bars),
+    "ablation-curve": (curve_table, draw_curve),
+    "pareto": (front_table, draw_front),
+    "skip-share": (skip_table, draw_skips),
 }
+FIGURES: Mapping[str, tuple[Any, Any]] = {**LESIONS, **COMPARING, **SINGLE}
+"""Table step and draw step by a figure's name."""
 
 
 def connect(app: Dash, catalog: Catalog) -> None:
@@ -49,7 +51,9 @@ def connect(app: Dash, catalog: Catalog) -> None:
         if not any(clicks) or not wanted or not dash.ctx.triggered[0]["value"]:
             return dash.no_update
         seen = scene(catalog, parse(search))
-        runs = (seen.run,) if path == "/flow" and seen.run is not None else seen.visible
+        runs: Sequence[Run] = looked_at(seen) if path == "/ablation" else seen.visible
+        if path == "/flow" and seen.run is not None:
+            runs = (seen.run,)
         name = f"{wanted['figure']}.{wanted['format']}"
         return dcc.send_bytes(contents(seen, runs, wanted["figure"], wanted["format"]), name)
 
@@ -58,32 +62,40 @@ def contents(seen: Scene, runs: Sequence[Run], figure: str, form: str) -> bytes:
     """The file's bytes. Raises GradScopeError without runs, or without a browser for pictures."""
     if not runs:
         raise GradScopeError("there is nothing to export; put a run on the bar first")
-    prepared = _prepared(seen, runs, figure)
+    table, draw = FIGURES[figure]
+    given, arguments = _arguments(seen, runs, figure)
+    prepared: Prepared = table(given, **arguments)
     if form == "csv":
         return prepared.data.to_csv(index=False).encode()
     if form == "html":
-        page = DRAW[figure](prepared, style="screen")
+        page = draw(prepared, style="screen")
         return str(page.to_html(include_plotlyjs=True, full_html=True)).encode()
-    drawn = DRAW[figure](prepared, style="paper", width="double")
-    return render([Image(figure=drawn, format=form)])[0]
+    if form not in IMAGE_FORMATS:
+        raise GradScopeError(f"{form!r} is no format to export")
+    drawn = draw(prepared, style="paper", width="double")
+    return render([Image(figure=drawn, format=form, scale=4.0)])[0]
 
 
-def _prepared(seen: Scene, runs: Sequence[Run], figure: str) -> Prepared:
+def _arguments(seen: Scene, runs: Sequence[Run], figure: str) -> tuple[Any, dict[str, Any]]:
+    """What the figure's table step is given to make what the page shows: runs, and keywords."""
     kind, column = statistic(seen.state)
+    shown: dict[str, Any] = {"statistic": column, "kind": kind}
+    if figure == "skip-share":
+        found = [run for run in runs if has_shares(run)]
+        if not found:
+            raise GradScopeError("no visible run has skip shares to export")
+        return found[0], {}
+    if figure in LESIONS:
+        found = [run for run in runs if "ablations" in run.stored.tables()]
+        return found, {"metric": seen.state.metric or None, "colours": seen.colours}
     if figure == "gradient-heatmap":
-        return heatmap_table(runs[0], statistic=column, kind=kind)
+        return runs[0], shown
     if figure == "gradient-difference":
         pair = compared(seen)
         if pair is None:
             raise GradScopeError("a difference needs a baseline and one more visible run")
-        return difference_table(list(pair), statistic=column, kind=kind)
+        return list(pair), shown
     if figure == "training-curves":
-        return training_table(list(runs), colours=seen.colours)
-    step = seen.state.step
-    return flow_table(
-        list(runs),
-        statistic=column,
-        kind=kind,
-        step="last" if step is None else step,
-        colours=seen.colours,
-    )
+        return list(runs), {"colours": seen.colours}
+    step = "last" if seen.state.step is None else seen.state.step
+    return list(runs), {**shown, "step": step, "colours": seen.colours}

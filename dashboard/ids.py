@@ -63,10 +63,7 @@ COMPARE_TABLE: Final = "compare-table"
 ABLATION_TITLE: Final = "ablation-title"
 ABLATION_CHOICES: Final = "ablation-choices"
 ABLATION_BODY: Final = "ablation-body"
-ABLATION_BARS: Final = "ablation-bars"
-ABLATION_CURVE: Final = "ablation-curve"
-ABLATION_PARETO: Final = "ablation-pareto"
-ABLATION_SHARE: Final = "ablation-share"
+ABLATION_GRAPH: Final = "ablation-graph"
 
 # findings
 FINDINGS_TITLE: Final = "findings-title"

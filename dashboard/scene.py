@@ -94,6 +94,16 @@ def compared(seen: Scene) -> tuple[Run, Run] | None:
     return next((run for run in others if run.name == seen.state.run), others[0]), base
 
 
+def looked_at(seen: Scene) -> tuple[Run, ...]:
+    """The run that the state names, else all visible ones."""
+    return (seen.run,) if seen.state.run and seen.run is not None else seen.visible
+
+
+def has_shares(run: Run) -> bool:
+    """Whether the run has the skip shares of residual units at two steps or more."""
+    return "blocks" in run.stored.tables() and len(run.sampled_steps("blocks")) > 1
+
+
 def steps_of(runs: tuple[Run, ...], table: str = "outputs") -> np.ndarray:
     """Every step at which one of the runs has rows of that table, ascending, int64."""
     read = [run.sampled_steps(table) for run in runs]

@@ -1,21 +1,23 @@
-"""What is each part worth? Turns ablation rows into bars and a k-curve, block rows into a map.
+"""What is each part worth? Turns lesions into bars, a curve and a front.
 
 Must never know the other pages' insides.
 """
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from dash import Dash, html
 from dash.dependencies import Output
 from dash.development.base_component import Component
-from gradscope_dashboard import controls, ids, lesions, words
+from gradscope_dashboard import controls, ids
 from gradscope_dashboard.calls import figure_call
 from gradscope_dashboard.catalog import Catalog
 from gradscope_dashboard.controls import Plot
-from gradscope_dashboard.scene import Scene, scene
+from gradscope_dashboard.scene import Scene, has_shares, looked_at, scene
 from gradscope_dashboard.state import parse
 
 from gradscope import figures
@@ -24,21 +26,20 @@ from gradscope.frame import Run
 PATH = "/ablation"
 TITLE = "Ablation"
 ICON = "ablation"
-PLOTS = (
-    (ids.ABLATION_BARS, "Each unit dropped alone", "Input on the left, loss on the right."),
-    (
-        ids.ABLATION_CURVE,
-        "Several units dropped at once",
-        "A line for every visible run that was ablated so.",
-    ),
-    (
-        ids.ABLATION_PARETO,
-        "Worth against cost",
-        "Every lesion a point: what it saves, and what is left.",
-    ),
-    (ids.ABLATION_SHARE, "Skip share by unit and step", "Share of the gradient on the shortcut."),
+PANELS = (
+    ("ablation-bars", "Each unit dropped alone", "Input on the left, loss on the right."),
+    ("ablation-curve", "Units dropped at random", "How many can go before the network fails."),
+    ("pareto", "Worth against cost", "Every lesion a point: what it saves, and what is left."),
+    ("skip-share", "Skip share by unit and step", "Share of the gradient on the shortcut."),
 )
-"""Graph, heading and hint of the panels; one without data is left out."""
+"""Figure, heading and hint of the panels; one without data is left out."""
+DRAW: Mapping[str, Callable[..., Any]] = {
+    "ablation-bars": figures.ablation_bars,
+    "ablation-curve": figures.ablation_curve,
+    "pareto": figures.pareto,
+}
+LESIONS = {"ablation-bars": ("drop",), "ablation-curve": ("drop-k",), "pareto": ("drop", "drop-k")}
+"""The lesions of which a figure needs at least one."""
 
 
 def layout(_catalog: Catalog) -> Component:
@@ -75,80 +76,68 @@ def view(seen: Scene) -> tuple[Any, Any, Any]:
             "",
             controls.empty("No runs yet", text, "gradscope demo"),
         )
-    names = [(other.name, other.name) for other in seen.chosen]
-    choices: list[Component] = [controls.segments("Run", seen.state, PATH, "run", names, run.name)]
-    rows = _rows(run)
-    body: list[Any] = []
-    title = f"{run.name} has not been ablated yet"
-    if len(rows):
-        metrics = list(dict.fromkeys(rows["metric"].astype("str")))
-        metric = seen.state.metric if seen.state.metric in metrics else metrics[0]
-        choices.append(
-            controls.segments(
-                "Metric", seen.state, PATH, "metric", [(m, m) for m in metrics], metric
-            )
-        )
-        title = answer(run, rows[rows["metric"] == metric], metric)
-        body = _panels(seen, run, metric)
-    else:
+    names = [("", "all"), *((other.name, other.name) for other in seen.chosen)]
+    choices: list[Component] = [
+        controls.segments("Run", seen.state, PATH, "run", names, seen.state.run)
+    ]
+    ablated = [other for other in looked_at(seen) if len(_rows(other))]
+    if not ablated:
         text = ["Drop every unit of ", html.Code(run.name), " once and measure what it was worth."]
-        command = f"gradscope ablate {run.path} --drop blocks,random"
-        body = [controls.empty("No lesions recorded", text, command), *_panels(seen, run, "")]
-    return title, choices, body
+        command = f"gradscope ablate {shlex.quote(str(run.path))} --drop blocks,random"
+        body = [controls.empty("No lesions recorded", text, command), *_panels(seen, [], "")]
+        return f"{_named(seen)} not been ablated yet", choices, body
+    metrics = metrics_of(ablated)
+    metric = seen.state.metric if seen.state.metric in metrics else metrics[0]
+    choices.append(
+        controls.segments("Metric", seen.state, PATH, "metric", [(m, m) for m in metrics], metric)
+    )
+    panels = _panels(seen, ablated, metric)
+    answers = figures.ablation_bars(ablated, metric=metric, colours=seen.colours).layout.meta
+    return str(answers["answer"]), choices, panels
+
+
+def metrics_of(runs: Sequence[Run]) -> list[str]:
+    """Metrics that lesions of the runs were measured by, accuracy first."""
+    known = dict.fromkeys(str(name) for run in runs for name in _rows(run)["metric"].unique())
+    return sorted(known, key=lambda name: ("accuracy" not in name, name))
 
 
 def _rows(run: Run) -> pd.DataFrame:
     return run.frame("ablations") if "ablations" in run.stored.tables() else pd.DataFrame()
 
 
-def _panels(seen: Scene, run: Run, metric: str) -> list[Component]:
-    """A panel for every plot that the run has data for."""
-    drawn = {ids.ABLATION_SHARE: _share(seen, run)}
-    if metric:
-        drawn |= _lesions(seen, run, metric)
+def _named(seen: Scene) -> str:
+    runs = looked_at(seen)
+    return f"{runs[0].name} has" if len(runs) == 1 else "These runs have"
+
+
+def _panels(seen: Scene, ablated: Sequence[Run], metric: str) -> list[Component]:
+    """A panel for every figure that the runs have data for."""
     panels = []
-    for graph, heading, hint in PLOTS:
-        plot = drawn.get(graph)
-        if plot is not None and plot.figure is not None:
-            panels.append(controls.filled_panel(graph, heading, plot, height="360px", hint=hint))
+    for name, heading, hint in PANELS:
+        plot = _plot(seen, ablated, metric, name)
+        if plot is not None:
+            graph = f"{ids.ABLATION_GRAPH}-{name}"
+            panels.append(
+                controls.filled_panel(graph, heading, plot, height="380px", hint=hint, export=name)
+            )
     return panels
 
 
-def _lesions(seen: Scene, run: Run, metric: str) -> dict[str, Plot]:
-    look: dict[str, Any] = {"colour": seen.colours[run.name], "style": seen.style}
-    by_run = {}
-    for other in dict.fromkeys((run, *seen.visible)):
-        rows = _rows(other)
-        if len(rows):
-            by_run[other.name] = rows[rows["metric"] == metric]
-    rows = by_run[run.name]
-    made = {
-        ids.ABLATION_BARS: lesions.unit_bars(run, rows, **look),
-        ids.ABLATION_CURVE: lesions.drop_curve(by_run, seen.colours, style=seen.style),
-        ids.ABLATION_PARETO: lesions.pareto(run, rows, **look),
-    }
-    return {
-        graph: controls.drawn(figure, "") for graph, figure in made.items() if figure is not None
-    }
-
-
-def _share(seen: Scene, run: Run) -> Plot | None:
-    if "blocks" not in run.stored.tables() or len(run.sampled_steps("blocks")) < 2:
+def _plot(seen: Scene, ablated: Sequence[Run], metric: str, name: str) -> Plot | None:
+    if name == "skip-share":
+        run = next((run for run in looked_at(seen) if has_shares(run)), None)
+        if run is None:
+            return None
+        figure = figures.skip_share(run, style=seen.style, title=False)
+        return controls.drawn(
+            figure, figure_call("skip_share", [run], {}), f"skip share {run.name}"
+        )
+    runs = [run for run in ablated if _rows(run)["lesion"].isin(LESIONS[name]).any()]
+    if not runs:
         return None
-    arguments: dict[str, Any] = {"statistic": "skip_share", "kind": "block"}
-    figure = figures.gradient_heatmap(run, **arguments, style=seen.style, title=False)
-    return controls.drawn(figure, figure_call("gradient_heatmap", [run], arguments))
-
-
-def answer(run: Run, rows: pd.DataFrame, metric: str) -> str:
-    """Which single unit the network misses most, and what a typical one is worth."""
-    alone = lesions.alone(run, rows)
-    if alone.empty:
-        return f"{words.plural(len(rows), 'lesion')} of {run.name}"
-    worst = alone.iloc[int(alone["delta"].abs().to_numpy().argmax())]
-    typical = words.number(float(alone["delta"].median()))
-    delta = words.number(float(worst["delta"]))
-    return (
-        f"Dropping {worst['unit']} changes the {metric} of {run.name} most ({delta}); "
-        f"the median of {words.plural(len(alone), 'unit')} is {typical}"
+    figure = DRAW[name](runs, metric=metric, colours=seen.colours, style=seen.style, title=False)
+    revision = " ".join((name, metric, *(run.name for run in runs)))
+    return controls.drawn(
+        figure, figure_call(name.replace("-", "_"), runs, {"metric": metric}), revision
     )
