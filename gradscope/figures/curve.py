@@ -5,7 +5,7 @@ Must never know files, Dash, or how a lesion was measured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -186,26 +186,35 @@ def _caption(data: pd.DataFrame) -> str:
 
 
 def _answer(data: pd.DataFrame, families: Mapping[str, str], metric: str, x: str) -> str:
-    """Tells the metric with about a third of the units gone, each line at the same x."""
+    """Tells each line's mean up to about a third of the units, where networks still differ."""
     if data.empty:
         return "No units were dropped at random yet"
     noun = metric.replace("_", " ")
     lines = {str(run): part for run, part in data.groupby("run", sort=False)}
-    fewest = min(int(part["units"].iloc[0]) for part in lines.values())
-    at = 1 / 3 if x == "share" else float(max(1, round(fewest / 3)))
-    parts, size = [], []
-    for run, part in lines.items():
-        units = int(part["units"].iloc[0])
-        across, values = (part[name].to_numpy(dtype=float) for name in (x, "value"))
-        value = float(np.interp(at, across, values, right=np.nan))
-        if np.isfinite(value):
-            of = f" ({int(at)} of {units})" if x == "k" else ""
-            parts.append(f"from {number(values[0])} to {number(value)} in {run}{of}")
-            size.append((families[run], value))
-    if not parts:
-        return f"No line of {noun} reaches a third of the units dropped"
-    what = "a third of the units" if x == "share" else "unit" if at == 1 else "units"
-    count = "" if x == "share" else "one " if at == 1 else f"{int(at)} "
-    margin = max(SAME, 0.1 * max(abs(value) for _, value in size))
-    surprise = against_textbook(metric, size, margin)
-    return f"With {count}{what} dropped at random {noun} goes {join(parts)}{surprise}"
+    most = max(1, round(min(int(part["units"].iloc[0]) for part in lines.values()) / 3))
+    drawn = [set(part["k"].astype(int)) for part in lines.values()]
+    shared = [k for k in sorted(set.intersection(*drawn)) if 0 < k <= most]
+    early = all(bool(part["share"].between(0, 1 / 3, "right").any()) for part in lines.values())
+    if not (early if x == "share" else shared):
+        return f"Too few draws of {noun} with up to a third of the units dropped to say"
+    grid = np.linspace(0, 1 / 3, 101) if x == "share" else np.array(shared, dtype=float)
+    means = {
+        run: float(np.interp(grid, part[x].to_numpy(float), part["value"].to_numpy(float)).mean())
+        for run, part in lines.items()
+    }
+    intact = [f"{number(float(part['value'].iloc[0]))} in {run}" for run, part in lines.items()]
+    parts = [f"{number(mean)} in {run}" for run, mean in means.items()]
+    what = "up to a third of the units" if x == "share" else _counted(shared)
+    margin = max(SAME, 0.1 * max(abs(mean) for mean in means.values()))
+    surprise = against_textbook(metric, [(families[run], means[run]) for run in lines], margin)
+    return (
+        f"With {what} dropped at random {noun} averages {join(parts)}"
+        f" (intact: {', '.join(intact)}){surprise}"
+    )
+
+
+def _counted(shared: Sequence[int]) -> str:
+    first, last = shared[0], shared[-1]
+    if first != last:
+        return f"{first} to {last} units"
+    return "one unit" if first == 1 else f"{first} units"

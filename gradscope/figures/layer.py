@@ -23,8 +23,8 @@ from gradscope.frame import select, thin
 from gradscope.schema import GradScopeError
 
 TENSORS = {"tensor": 0, "gradient": 1}
-SMALLEST_HALF = -24
-"""Binary exponent of the smallest float16 above zero; what lies below becomes zero there."""
+LOST_IN_HALF = -25
+"""Below this binary exponent a value rounds to zero in float16, whose smallest is 2^-24."""
 
 
 def parameter_table(
@@ -172,14 +172,13 @@ def draw_histogram(
             colorbar=colour_bar("share of elements (%)", look),
         )
     )
-    if exponents[0] <= SMALLEST_HALF <= exponents[-1] + 1:
-        figure.add_vline(
-            x=SMALLEST_HALF - 0.5, line={"color": look.ink, "width": 1, "dash": "dash"}
-        )
+    if exponents[0] < LOST_IN_HALF <= exponents[-1] + 1:
+        figure.add_vline(x=LOST_IN_HALF - 0.5, line={"color": look.ink, "width": 1, "dash": "dash"})
         figure.add_annotation(
-            x=SMALLEST_HALF - 0.5,
+            x=LOST_IN_HALF - 0.5,
             y=1,
             yref="paper",
+            xanchor="right",
             yanchor="bottom",
             text="← zero in float16",
             showarrow=False,
@@ -221,7 +220,7 @@ def _histogram_answer(data: pd.DataFrame, site: str, of: str) -> str:
     if data.empty:
         return f"No histogram of {site} was recorded"
     last = data[data["step"] == data["step"].max()]
-    lost = float(last[last["exponent"] < SMALLEST_HALF - 1]["share"].sum())
+    lost = float(last[last["exponent"] < LOST_IN_HALF]["share"].sum())
     running = last["share"].cumsum().to_numpy()
     half = int(last["exponent"].iloc[min(np.searchsorted(running, 0.5), len(last) - 1)])
     text = f"Half of the {of} of {site} is smaller than about {number(2.0 ** (half + 1))}"

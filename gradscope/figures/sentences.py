@@ -193,6 +193,8 @@ def heatmap_sentence(
     )
     low, high = int(np.nanargmin(middle)), int(np.nanargmax(middle))
     gap = middle[high] - middle[low]
+    if gap < STEADY_SHARE:
+        return f"{name} is the same at every layer, within a factor {number(float(10**gap))}"
     early, late = (_spread(cells[row][good[row]]) for row in (rows[0], rows[-1]))
     text = f"{name} is smallest at {sites[low]}, {gap:.1f} decades below {sites[high]}"
     if len(rows) > 1 and abs(late - early) >= STEADY_DECADES:
@@ -213,6 +215,8 @@ def _linear_map(sites: Sequence[str], steps: np.ndarray, cells: np.ndarray, name
         [np.median(c[g]) if g.any() else np.nan for c, g in zip(cells.T, good.T, strict=True)]
     )
     low, high = int(np.nanargmin(middle)), int(np.nanargmax(middle))
+    if number(float(middle[low])) == number(float(middle[high])):
+        return f"{name} is the same at every layer ({number(float(middle[low]))})"
     text = (
         f"{name} is smallest at {sites[low]} ({number(float(middle[low]))}) "
         f"and largest at {sites[high]} ({number(float(middle[high]))})"

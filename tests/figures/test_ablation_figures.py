@@ -130,12 +130,27 @@ def test_curve_sentence_compares_at_the_same_place() -> None:
         ]
     )
     assert curve_table(frame).answer == (
-        "With one unit dropped at random accuracy goes from 0.9 to 0.7 in net (1 of 3)"
-        " and from 0.9 to 0.3 in plain (1 of 3)"
+        "With one unit dropped at random accuracy averages 0.7 in net and 0.3 in plain"
+        " (intact: 0.9 in net, 0.9 in plain)"
     )
     against = frame.assign(value=lambda f: np.where(f["run"] == "net", 0.1, f["value"]))
     assert "against the textbook, the plain network" in curve_table(against).answer
-    assert "a third of the units" in curve_table(frame, x="share").answer
+    # By share the line falls from 0.9 at 0 to 0.7 at 1/3, 0.8 on average; from 0.9 to 0.3: 0.6.
+    assert curve_table(frame, x="share").answer.startswith(
+        "With up to a third of the units dropped at random accuracy averages 0.8 in net and 0.6 in"
+    )
+    same = frame.assign(value=0.5)
+    assert "bears it no better than the plain one" in curve_table(same).answer
+
+
+def test_curve_says_nothing_of_numbers_nobody_drew() -> None:
+    frame = pd.DataFrame(drops({5: [0.3], 6: [0.2]}))
+    assert "Too few draws" in curve_table(frame).answer
+    assert "Too few draws" in curve_table(frame, x="share").answer
+    some = pd.DataFrame(drops({2: [0.7], 6: [0.2]}))
+    assert curve_table(some).answer.startswith(
+        "With 2 units dropped at random accuracy averages 0.7"
+    )
 
 
 def test_front_by_hand() -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from synthetic_runs import write_run
 
+from gradscope.figures import histogram
 from gradscope.figures.difference import difference_table
 from gradscope.figures.flow import flow_table
 from gradscope.figures.heatmap import condense, heatmap_table, with_gaps
@@ -18,7 +19,7 @@ from gradscope.figures.sources import groups
 from gradscope.figures.theme import FAMILY_HUES
 from gradscope.figures.training import smooth, training_table
 from gradscope.frame import Run
-from gradscope.schema import GradScopeError, RunInfo
+from gradscope.schema import GradScopeError, RunInfo, Site
 from gradscope.store import RunWriter, open_run
 
 
@@ -225,6 +226,29 @@ def test_histogram_shares_sum_to_one_and_empty_ends_are_cut(plain: Run) -> None:
     np.testing.assert_allclose(mine[one.index], one / one.sum())
     with pytest.raises(GradScopeError, match="'gradient' or 'tensor'"):
         histogram_table(plain, "fc", of="weights")
+
+
+def test_what_float16_would_lose_is_left_of_the_line(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path, "tiny", RunInfo("net"))
+    writer.set_sites([Site("fc", "output", 0, "Linear", (2, 10))])
+    exponent = np.arange(-27, -23)
+    # Everything from 2^-25 up, but for that very number, rounds to something in float16.
+    kept = np.nextafter(2.0**exponent, 1).astype(np.float32).astype(np.float16) > 0
+    assert kept.tolist() == [False, False, True, True]
+    writer.append(
+        "histograms",
+        {
+            "step": np.zeros(4, dtype=np.int64),
+            "site": np.zeros(4, dtype=np.int32),
+            "of": np.ones(4, dtype=np.int32),
+            "exponent": exponent,
+            "count": np.array([1, 1, 3, 5]),
+        },
+    )
+    writer.close()
+    figure = histogram(Run(open_run(writer.path)), "fc")
+    assert "20 % would be zero in float16" in figure.layout.meta["answer"]
+    assert figure.layout.shapes[0].x0 == -25.5
 
 
 def test_training_curves_are_the_logged_values(plain: Run) -> None:

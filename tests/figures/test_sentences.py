@@ -111,6 +111,10 @@ def test_a_map_tells_the_smallest_layer_and_how_the_spread_moves() -> None:
         "Gradient rms is smallest at a, 2.0 decades below b; "
         "the spread over layers widens from 1.0 to 3.0 decades between steps 0 and 9"
     )
+    flat = heatmap_sentence(["a", "b"], np.array([0]), np.ones((1, 2)), "gradient rms")
+    assert flat == "Gradient rms is the same at every layer, within a factor 1"
+    zero = heatmap_sentence(["a", "b"], np.array([0]), np.zeros((1, 2)), "skip share", log=False)
+    assert zero == "Skip share is the same at every layer (0)"
     assert "too few values" in heatmap_sentence(["a"], np.array([0]), np.array([[1.0]]), "x")
 
 
