@@ -84,7 +84,11 @@ class Persistent:
     def __call__(self, loop: Loop) -> tuple[Stop, Stop]:
         if self.scope is None:
             self.scope = gradscope.track(
-                loop.model, run=_name(), root=self.root, quiet=True, **self.arguments
+                loop.model,
+                run=f"overhead-{next(_numbers)}",
+                root=self.root,
+                quiet=True,
+                **self.arguments,
             )
             for _ in range(3):
                 loop.step(_nothing)
@@ -104,10 +108,6 @@ def _nothing() -> None:
     return None
 
 
-def _name() -> str:
-    return f"overhead-{next(_numbers)}"
-
-
 def bare(_loop: Loop) -> tuple[Stop, Stop]:
     """Nothing attached."""
     return _nothing, _nothing
@@ -117,7 +117,9 @@ def tracked(root: Path, every: int) -> Begin:
     """GradScope with a fixed interval, attached anew for each block; its start is not timed."""
 
     def begin(loop: Loop) -> tuple[Stop, Stop]:
-        scope = gradscope.track(loop.model, run=_name(), root=root, every=every, quiet=True)
+        scope = gradscope.track(
+            loop.model, run=f"overhead-{next(_numbers)}", root=root, every=every, quiet=True
+        )
         loop.step(_nothing)
         return _nothing, scope.close
 
@@ -140,7 +142,7 @@ def tensorboard(root: Path) -> Begin:
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an optional peer
 
     def begin(loop: Loop) -> tuple[Stop, Stop]:
-        writer: Any = SummaryWriter(str(root / _name()))
+        writer: Any = SummaryWriter(str(root / f"overhead-{next(_numbers)}"))
         steps = itertools.count()
 
         def write() -> None:
@@ -320,7 +322,9 @@ def check_sync(root: Path) -> str:
     if not torch.cuda.is_available():
         return "not run: no CUDA device"
     loop = image_loop("resnet20", 32, 128, "cuda")
-    scope = gradscope.track(loop.model, run=_name(), root=root, every=1, quiet=True)
+    scope = gradscope.track(
+        loop.model, run=f"overhead-{next(_numbers)}", root=root, every=1, quiet=True
+    )
     for _ in range(3):
         loop.step(_nothing)
     torch.cuda.synchronize()

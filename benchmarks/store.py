@@ -1,0 +1,214 @@
+"""Synthetic runs of stated sizes -> a Markdown table: each bar of the run folder beside its figure.
+
+Values are random in every mantissa bit, so that the sizes are those of hard data. "Cold" means a
+fresh process; the system's file cache is warm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradscope.schema import OUTPUT_STATS, Finding, RunInfo, Site
+from gradscope.store import RunWriter, list_runs, open_run
+
+SITES, STATS, EXPONENTS = 200, 12, 16
+Row = tuple[str, str, str]
+NAMES = [column.name for column in OUTPUT_STATS[:STATS]]
+
+
+def statistics_of(steps: np.ndarray[Any, Any], draw: np.random.Generator) -> dict[str, Any]:
+    """12 log-normal statistics of 200 sites at each step; a site keeps its scale."""
+    scale = np.tile(np.random.default_rng(7).normal(0, 4, SITES), len(steps))
+    columns: dict[str, Any] = {
+        "step": np.repeat(steps, SITES),
+        "site": np.tile(np.arange(SITES), len(steps)),
+    }
+    for name in NAMES:
+        columns[name] = np.exp(scale + 0.3 * draw.normal(size=len(scale))).astype("f4")
+    return columns
+
+
+def histograms_of(step: int, draw: np.random.Generator) -> dict[str, Any]:
+    """200 histograms of 16 occupied exponents, of 4096 elements each, as a sampler draws them."""
+    shape = np.exp(-0.5 * ((np.arange(EXPONENTS) - 10) / 2.5) ** 2)
+    counts = draw.multinomial(4096, shape / shape.sum(), size=SITES)
+    site, exponent = np.nonzero(counts)
+    rows = len(site)
+    return {
+        "step": np.full(rows, step),
+        "site": site,
+        "of": np.zeros(rows, int),
+        "exponent": exponent - 20,
+        "count": counts[site, exponent],
+        "sampled_fraction": np.ones(rows, "f4"),
+    }
+
+
+def seconds(work: Callable[[], Any], times: int = 5) -> float:
+    """The median time of `work`."""
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
+
+
+def size_of(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def appending(root: Path, steps: int) -> list[Row]:
+    """Cost of append to the training thread, and bytes a sampled step, with and without histograms."""
+    draw = np.random.default_rng(0)
+    writer = RunWriter(root, "appending", RunInfo("net"))
+    both, visible = [], []
+    for step in range(steps):
+        rows, bins = statistics_of(np.array([step]), draw), histograms_of(step, draw)
+        start = time.perf_counter()
+        writer.append("outputs", rows)
+        writer.append("histograms", bins)
+        both.append(1e3 * (time.perf_counter() - start))
+        time.sleep(0.005)
+        if step % (steps // 4) == steps // 8:
+            start = time.perf_counter()
+            reader = open_run(writer.path)
+            while not len(reader.read("outputs", ["step"], first_step=step)["step"]):
+                time.sleep(0.01)
+            visible.append(time.perf_counter() - start)
+    writer.close()
+    plain = size_of(writer.path / "outputs") + size_of(writer.path / "outputs.thin")
+    whole = size_of(writer.path)
+    ninth = sorted(both)[int(0.9 * len(both))]
+    return [
+        (
+            "append of one step, 200 sites x 12 statistics + histograms: median, 90th percentile",
+            "0.2 ms",
+            f"{statistics.median(both):.3f} ms, {ninth:.3f} ms",
+        ),
+        ("a step can be read after (slowest of 4)", "2 s", f"{max(visible):.2f} s"),
+        (
+            "on disk a step, 200 x 12, thinned levels included",
+            "10 KB",
+            f"{plain / steps / 1e3:.2f} KB",
+        ),
+        ("on disk a step with histograms", "15 KB", f"{whole / steps / 1e3:.2f} KB"),
+    ]
+
+
+def reading(root: Path, steps: int) -> list[Row]:
+    """One statistic of all sites over all steps; the newest 10 steps while the run is live."""
+    draw = np.random.default_rng(1)
+    writer = RunWriter(root, "reading", RunInfo("net"))
+    for first in range(0, steps, 200):
+        writer.append("outputs", statistics_of(np.arange(first, min(first + 200, steps)), draw))
+        writer.flush(60)
+    newest = seconds(lambda: open_run(writer.path).last_steps("outputs", 10, NAMES))
+    writer.close()
+    size = size_of(writer.path)
+    wanted = ["step", "site", "rms"]
+    frame = seconds(lambda: pd.DataFrame(open_run(writer.path).read("outputs", wanted)))
+    return [
+        (
+            f"one statistic, 200 sites, {steps:,} steps, to a DataFrame",
+            "200 ms",
+            f"{1e3 * frame:.0f} ms",
+        ),
+        ("newest 10 steps of a live run, all statistics", "20 ms", f"{1e3 * newest:.1f} ms"),
+        (f"on disk a step over {steps:,} steps, 200 x 12", "10 KB", f"{size / steps / 1e3:.2f} KB"),
+    ]
+
+
+def listing(root: Path, runs: int) -> list[Row]:
+    """Listing runs with status and verdict, in a fresh process and again."""
+    writer = RunWriter(root, "run0000", RunInfo("net", {"lr": 0.1, "batch_size": 64}))
+    writer.set_sites([Site(f"layer{i}", "output", i) for i in range(SITES)])
+    writer.set_findings([Finding("vanishing", "warning", "layer0", 0, 9, "It vanishes.", "Do.")])
+    writer.close()
+    for number in range(1, runs):
+        shutil.copytree(writer.path, root / f"run{number:04d}")
+    text = (
+        "import json, sys, time; from gradscope.store import list_runs; t = [time.perf_counter()]\n"
+        "for _ in range(2): n = len(list_runs(sys.argv[1])); t.append(time.perf_counter())\n"
+        "print(json.dumps([n, t[1] - t[0], t[2] - t[1]]))"
+    )
+    command = [sys.executable, "-c", text, str(root)]
+    found = [json.loads(subprocess.check_output(command)) for _ in range(3)]
+    assert found[0][0] == runs == len(list_runs(root))
+    cold, warm = (statistics.median(f[k] for f in found) for k in (1, 2))
+    return [
+        (f"listing {runs:,} runs with status and verdict, fresh process", "1 s", f"{cold:.2f} s"),
+        ("the same again", "100 ms", f"{1e3 * warm:.0f} ms"),
+    ]
+
+
+def overview(root: Path, steps: int) -> list[Row]:
+    """Thinned loss of every step, and thinned rms of 200 sites sampled every 200th step."""
+    draw = np.random.default_rng(2)
+    writer = RunWriter(root, "long", RunInfo("net"))
+    peak, chunk = steps * 2 // 3, 20_000
+    for first in range(0, steps, chunk):
+        every = np.arange(first, min(first + chunk, steps))
+        loss = draw.normal(size=len(every))
+        loss[every == peak] = 1e9
+        names = np.full(len(every), "loss", dtype=object)
+        writer.append("scalars", {"step": every, "name": names, "value": loss, "time": loss})
+        writer.append("outputs", statistics_of(every[::200], draw))
+        writer.flush(60)
+    writer.close()
+
+    def opened() -> None:
+        run = open_run(writer.path)
+        assert run.status.last_step == steps - 1
+        curve = run.thinned("scalars", ["value"], buckets=1000)
+        assert curve["value_max"].max() == 1e9
+        run.thinned("outputs", ["rms"], buckets=1000)
+
+    return [
+        (
+            f"overview of a run of {steps:,} steps, its one peak kept",
+            "1 s",
+            f"{seconds(opened, 3):.2f} s",
+        )
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--append-steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--runs", type=int, default=1_000)
+    parser.add_argument("--long", type=int, default=1_000_000)
+    options = parser.parse_args()
+    print(f"{os.cpu_count()} CPUs, {platform.platform()}, Python {platform.python_version()}\n")
+    print("| what | bar | measured | load average |\n|---|---:|---:|---:|", flush=True)
+    parts = (
+        (appending, options.append_steps),
+        (reading, options.steps),
+        (listing, options.runs),
+        (overview, options.long),
+    )
+    for part, size in parts:
+        with tempfile.TemporaryDirectory() as folder:
+            load = os.getloadavg()[0]
+            for what, bar, figure in part(Path(folder), size):
+                print(f"| {what} | {bar} | {figure} | {load:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
