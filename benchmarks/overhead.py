@@ -220,27 +220,17 @@ def compare(
     """Pairs of a bare and a tracked block, their order turned round each time."""
     walls, cpus, bares, extras = [], [], [], []
     for pair in range(pairs):
-        if pair % 2:
-            mine = block(loops[1], begin, steps)
-            plain = block(loops[0], bare, steps)
-        else:
-            plain = block(loops[0], bare, steps)
-            mine = block(loops[1], begin, steps)
+        turns = [(loops[0], bare), (loops[1], begin)]
+        times = {turn: block(*turns[turn], steps) for turn in ((0, 1), (1, 0))[pair % 2]}
+        plain, mine = times[0], times[1]
         walls.append(mine[0] / plain[0])
         cpus.append(mine[1] / plain[1])
         bares.append(1e3 * plain[0] / steps)
         extras.append(1e3 * (mine[1] - plain[1]) / steps)
-    return Row(
-        case,
-        way,
-        statistics.median(walls),
-        (min(walls), max(walls)),
-        statistics.median(cpus),
-        (min(cpus), max(cpus)),
-        statistics.median(bares),
-        statistics.median(extras),
-        pairs,
-    )
+    middle = statistics.median
+    wall, cpu = (min(walls), max(walls)), (min(cpus), max(cpus))
+    ratios = (middle(walls), wall, middle(cpus), cpu)
+    return Row(case, way, *ratios, middle(bares), middle(extras), pairs)
 
 
 def ours(case: str, loop: Loop, root: Path, steps: int, pairs: int) -> list[Row]:
