@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import os
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ from gradscope.store.values import MAX_PART_ROWS, Columns
 
 GROUP_ROWS = 65_536
 """Rows of a row group, unless one step alone has more."""
+
+BOUNDS_KEY = "gradscope.steps"
+"""Key of a part's metadata: the first and last step of each row group."""
 
 _NAME = re.compile(r"(\d{10})-(\d{10})\.(\d{1,19})-(\d{1,19})\.parquet")
 _TYPES = {
@@ -169,6 +173,7 @@ class PartWriter:
         self._fields = fields
         self._sink: Any = open(self._hidden, "wb")  # noqa: SIM115
         self._writer: Any = None
+        self._bounds: list[tuple[int, int]] = []
         try:
             self._writer = self._open()
         except BaseException:
@@ -196,12 +201,15 @@ class PartWriter:
 
     def add(self, columns: Columns) -> None:
         """Write `columns` as one row group."""
+        steps = columns["step"]
+        self._bounds.append((int(steps.min()), int(steps.max())) if len(steps) else (0, 0))
         arrays = [_arrow(columns[n], t) for n, t in self._fields.items()]
         block = pa.Table.from_arrays(arrays, schema=self._writer.schema)
         self._writer.write_table(block, row_group_size=max(block.num_rows, 1))
 
     def finish(self) -> int:
         """Close the part, make it durable, give it its name; returns its size in bytes."""
+        self._writer.add_key_value_metadata({BOUNDS_KEY: _bounds_to_text(self._bounds)})
         self._writer.close()
         self._sink.flush()
         os.fsync(self._sink.fileno())
@@ -283,20 +291,17 @@ class PartReader:
             claimed += rows
         if claimed != facts.num_rows:
             raise ValueError("its row groups do not add up")
+        said = (facts.metadata or {}).get(BOUNDS_KEY.encode())
+        every = [(0, 2**63 - 1)] * facts.num_row_groups
+        self._bounds = every if said is None else _bounds_from_text(said, len(every))
 
     def groups(self, first: int, last: int) -> list[tuple[int, int, int]]:
         """(row group, its first step, its last step) for groups with steps in [first, last]."""
-        found = []
-        facts = self._file.metadata
-        position = self._file.schema_arrow.get_field_index("step")
-        for group in range(facts.num_row_groups):
-            bounds = facts.row_group(group).column(position).statistics
-            low, high = 0, 2**63 - 1
-            if bounds is not None and bounds.has_min_max and isinstance(bounds.min, int):
-                low, high = bounds.min, bounds.max
-            if low <= last and high >= first:
-                found.append((group, low, high))
-        return found
+        return [
+            (group, low, high)
+            for group, (low, high) in enumerate(self._bounds)
+            if low <= last and high >= first
+        ]
 
     def read(self, groups: Sequence[int], names: Sequence[str]) -> list[Columns]:
         """The named columns of those row groups, one Columns each, rows as stored."""
@@ -335,6 +340,24 @@ def _viewed(chunk: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     if not len(chunk):
         return np.empty(0, dtype)
     return np.frombuffer(chunk.buffers()[1], dtype, len(chunk), chunk.offset * dtype.itemsize)
+
+
+def _bounds_to_text(bounds: Sequence[tuple[int, int]]) -> str:
+    """Steps of each row group behind their CRC; pyarrow aborts on damaged Parquet statistics."""
+    told = " ".join(f"{low}-{high}" for low, high in bounds)
+    return f"{zlib.crc32(told.encode()):08x} {told}"
+
+
+def _bounds_from_text(said: bytes, groups: int) -> list[tuple[int, int]]:
+    if said[:9] != b"%08x " % zlib.crc32(said[9:]):
+        raise ValueError("the steps of its row groups are damaged")
+    bounds = []
+    for pair in said[9:].decode("ascii").split():
+        low, _, high = pair.partition("-")
+        bounds.append((int(low), int(high)))
+    if len(bounds) != groups:
+        raise ValueError("the steps of its row groups are missing")
+    return bounds
 
 
 def _short(trouble: BaseException) -> str:
