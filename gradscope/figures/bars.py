@@ -23,7 +23,7 @@ from gradscope.figures.lesions import (
 from gradscope.figures.prepared import Prepared
 from gradscope.figures.sentences import join
 from gradscope.figures.sources import Group, Source, groups
-from gradscope.figures.theme import number, shorten, style_of
+from gradscope.figures.theme import Style, number, shorten, style_of
 
 COLUMNS = (
     "run",
@@ -92,46 +92,8 @@ def draw_bars(
     metric = str(prepared.options["metric"]).replace("_", " ")
     for rank, (label, part) in enumerate(data.groupby("run", sort=False)):
         pattern = PATTERNS[rank % len(PATTERNS)] if look.paper else ""
-        figure.add_trace(
-            go.Bar(
-                x=part["position"],
-                y=part["delta"],
-                name=shorten(str(label), 30),
-                marker={
-                    "color": colours[str(label)],
-                    "line": {"width": 0},
-                    "pattern": {
-                        "shape": pattern,
-                        "fgcolor": "#FFFFFF",
-                        "fillmode": "overlay",
-                        "size": 5,
-                    },
-                },
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (part["ci_high"] - part["delta"]).clip(lower=0),
-                    "arrayminus": (part["delta"] - part["ci_low"]).clip(lower=0),
-                    "color": look.ink,
-                    "thickness": 1,
-                    "width": 2 if look.paper else 3,
-                },
-                hovertext=_hover(part, metric),
-                hoverinfo="text",
-            )
-        )
-    first = data.drop_duplicates("position").sort_values("position")
-    ranks, stages = first["position"].astype(float).tolist(), first["stage"].tolist()
-    above = stage_lines(figure, ranks, stages, look)
-    step = -(-len(first) // (MOST_TICKS if not look.paper else MOST_TICKS // 2))
-    ticks = list(zip(ranks, first["unit"], stages, strict=True))[::step]
-    figure.update_xaxes(
-        title={"text": f"{len(first)} units, input → loss"},
-        tickvals=[rank for rank, _, _ in ticks],
-        ticktext=[_tick(unit, stage) for _, unit, stage in ticks],
-        range=[-0.6, len(first) - 0.4],
-        ticks="",
-    )
+        figure.add_trace(_bar(str(label), part, colours[str(label)], pattern, metric, look))
+    above = _unit_axis(figure, data, look)
     figure.update_yaxes(
         title={"text": f"change in {metric}"},
         zeroline=True,
@@ -210,6 +172,48 @@ def _units(group: Group, metric: str) -> pd.DataFrame:
     return result.reindex(order).reset_index(names="unit")
 
 
+def _bar(
+    label: str, part: pd.DataFrame, colour: str, pattern: str, metric: str, look: Style
+) -> go.Bar:
+    return go.Bar(
+        x=part["position"],
+        y=part["delta"],
+        name=shorten(label, 30),
+        marker={
+            "color": colour,
+            "line": {"width": 0},
+            "pattern": {"shape": pattern, "fgcolor": "#FFFFFF", "fillmode": "overlay", "size": 5},
+        },
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": (part["ci_high"] - part["delta"]).clip(lower=0),
+            "arrayminus": (part["delta"] - part["ci_low"]).clip(lower=0),
+            "color": look.ink,
+            "thickness": 1,
+            "width": 2 if look.paper else 3,
+        },
+        hovertext=_hover(part, metric),
+        hoverinfo="text",
+    )
+
+
+def _unit_axis(figure: go.Figure, data: pd.DataFrame, look: Style) -> float:
+    """Units along x, lines between their stages; px needed above the plot for the names."""
+    first = data.drop_duplicates("position").sort_values("position")
+    ranks, stages = first["position"].astype(float).tolist(), first["stage"].tolist()
+    step = -(-len(first) // (MOST_TICKS if not look.paper else MOST_TICKS // 2))
+    ticks = list(zip(ranks, first["unit"], stages, strict=True))[::step]
+    figure.update_xaxes(
+        title={"text": f"{len(first)} units, input → loss"},
+        tickvals=[rank for rank, _, _ in ticks],
+        ticktext=[_tick(unit, stage) for _, unit, stage in ticks],
+        range=[-0.6, len(first) - 0.4],
+        ticks="",
+    )
+    return stage_lines(figure, ranks, stages, look)
+
+
 def _tick(unit: str, stage: str) -> str:
     rest = unit.removeprefix(f"{stage}.")
     return shorten(rest, 12)
@@ -255,7 +259,8 @@ def _answer(data: pd.DataFrame, families: Mapping[str, str], metric: str) -> str
         known = data[data["ci_low"].notna()]
         free = int(((known["ci_low"] <= 0) & (known["ci_high"] >= 0)).sum())
         if len(known):
-            text += f"; {free or 'none'} of {len(known)} units make no measurable difference"
+            verb = "makes" if free < 2 else "make"
+            text += f"; {free or 'none'} of {len(known)} units {verb} no measurable difference"
         return text
     middle = {str(run): float(part["delta"].median()) for run, part in data.groupby("run")}
     order = [str(run) for run in data["run"].unique()]

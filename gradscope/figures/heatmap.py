@@ -25,7 +25,7 @@ from gradscope.figures.flow import KINDS, needed_columns, statistic_label
 from gradscope.figures.prepared import Prepared
 from gradscope.figures.sentences import LINEAR, heatmap_sentence
 from gradscope.figures.sources import Source, layers_of, pivot, places, single
-from gradscope.figures.theme import MAGNITUDES, number, style_of
+from gradscope.figures.theme import MAGNITUDES, Style, number, style_of
 
 MOST_ROWS = 300
 
@@ -119,19 +119,7 @@ def draw_heatmap(
             colorbar=colour_bar(label, look, **(colour_ticks(low, high) if log else {})),
         )
     )
-    marks = data[data["nonfinite"] > 0]
-    if len(marks):
-        figure.add_trace(
-            go.Scatter(
-                x=marks["position"],
-                y=marks["step"],
-                mode="markers",
-                marker={"symbol": "x", "size": look.marker, "color": "#D55E00"},
-                hovertext=marks["site"] + ": non-finite elements",
-                hoverinfo="text",
-                showlegend=False,
-            )
-        )
+    _mark_nonfinite(figure, data, look)
     ranks = [float(i) for i in range(len(where))]
     above = stage_lines(figure, ranks, where["stage"].tolist(), look, over="#FFFFFF")
     layer_axis(figure, where)
@@ -232,6 +220,23 @@ def layer_axis(figure: go.Figure, where: pd.DataFrame) -> None:
         range=[-0.5, count - 0.5],
         showgrid=False,
         nticks=6,
+    )
+
+
+def _mark_nonfinite(figure: go.Figure, data: pd.DataFrame, look: Style) -> None:
+    marks = data[data["nonfinite"] > 0]
+    if marks.empty:
+        return
+    figure.add_trace(
+        go.Scatter(
+            x=marks["position"],
+            y=marks["step"],
+            mode="markers",
+            marker={"symbol": "x", "size": look.marker, "color": "#D55E00"},
+            hovertext=marks["site"] + ": non-finite elements",
+            hoverinfo="text",
+            showlegend=False,
+        )
     )
 
 

@@ -292,19 +292,22 @@ def _traces(
             connectgaps=False,
         )
     )
+    marks = _bad_marks(label, part, look["colour"], style)
+    return traces if marks is None else [*traces, marks]
+
+
+def _bad_marks(label: str, part: pd.DataFrame, colour: str, style: Style) -> go.Scatter | None:
     bad = part[part["nonfinite"] > 0]
-    if len(bad):
-        known = part["value"][np.isfinite(part["value"])]
-        traces.append(
-            go.Scatter(
-                x=bad["step"],
-                y=np.full(len(bad), known.max() if len(known) else 1.0),
-                mode="markers",
-                marker={"symbol": "x", "size": style.marker + 3, "color": look["colour"]},
-                legendgroup=label,
-                showlegend=False,
-                hoverinfo="text",
-                hovertext="not finite",
-            )
-        )
-    return traces
+    if bad.empty:
+        return None
+    known = part["value"][np.isfinite(part["value"])]
+    return go.Scatter(
+        x=bad["step"],
+        y=np.full(len(bad), known.max() if len(known) else 1.0),
+        mode="markers",
+        marker={"symbol": "x", "size": style.marker + 3, "color": colour},
+        legendgroup=label,
+        showlegend=False,
+        hoverinfo="text",
+        hovertext="not finite",
+    )

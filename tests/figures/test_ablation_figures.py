@@ -77,7 +77,7 @@ def test_bars_sentence_counts_what_makes_no_measurable_difference() -> None:
     rows = [lesion("s.0", 0.5), lesion("s.1", 0.895), lesion("s.2", 0.92)]
     answer = bars_table(pd.DataFrame(rows)).answer
     assert answer == (
-        "Dropping s.0 changes accuracy most (−0.4); 1 of 3 units make no measurable difference"
+        "Dropping s.0 changes accuracy most (−0.4); 1 of 3 units makes no measurable difference"
     )
 
 
