@@ -49,6 +49,8 @@ FLOW_CHOICES: Final = "flow-choices"
 FLOW_PROFILE: Final = "flow-profile"
 FLOW_HEATMAP: Final = "flow-heatmap"
 FLOW_TABLE: Final = "flow-table"
+FLOW_TABLE_HEAD: Final = "flow-table-head"
+FLOW_TABLE_ROWS: Final = "flow-table-rows"
 
 # compare
 COMPARE_TITLE: Final = "compare-title"

@@ -39,7 +39,8 @@ class View:
     choices: Any
     profile: Plot
     heatmap: Plot
-    table: Any
+    head: str = ""
+    rows: Any = ""
 
 
 def layout(_catalog: Catalog) -> Component:
@@ -62,7 +63,14 @@ def layout(_catalog: Catalog) -> Component:
                 export="gradient-heatmap",
                 hint="Steps run upward. Click a cell to open the layer at that step.",
             ),
-            html.Div(id=ids.FLOW_TABLE),
+            html.Section(
+                html.Details(
+                    [html.Summary(id=ids.FLOW_TABLE_HEAD), html.Div(id=ids.FLOW_TABLE_ROWS)],
+                    className="more",
+                ),
+                id=ids.FLOW_TABLE,
+                className="panel",
+            ),
         ]
     )
 
@@ -75,7 +83,9 @@ def connect(app: Dash, catalog: Catalog) -> None:
         Output(ids.FLOW_CHOICES, "children"),
         *controls.plot_outputs(ids.FLOW_PROFILE),
         *controls.plot_outputs(ids.FLOW_HEATMAP),
-        Output(ids.FLOW_TABLE, "children"),
+        Output(ids.FLOW_TABLE, "hidden"),
+        Output(ids.FLOW_TABLE_HEAD, "children"),
+        Output(ids.FLOW_TABLE_ROWS, "children"),
         *controls.seen(),
     )
     def show(search: str, theme: str | None, _version: str) -> Any:
@@ -85,7 +95,9 @@ def connect(app: Dash, catalog: Catalog) -> None:
             shown.choices,
             *shown.profile.props(),
             *shown.heatmap.props(),
-            shown.table,
+            shown.rows == "",
+            shown.head,
+            shown.rows,
         )
 
     @app.callback(
@@ -112,17 +124,17 @@ def view(seen: Scene) -> View:
             "gradscope demo",
         )
         none = Plot(message="No run was recorded yet.")
-        return View("There is no gradient to follow yet", empty, none, none, "")
+        return View("There is no gradient to follow yet", empty, none, none)
     if not len(run.sampled_steps("outputs")) and not len(run.sampled_steps("parameters")):
         none = Plot(message="Waiting for the first sampled step; it appears by itself.")
-        return View(f"{run.name} has no sampled step yet", _choices(seen, run), none, none, "")
+        return View(f"{run.name} has no sampled step yet", _choices(seen, run), none, none)
     profile = _profile(seen, run)
     return View(
         controls.answer_of(profile) or f"Flow of {run.name}",
         _choices(seen, run),
         profile,
         _heatmap(seen, run),
-        _table(seen, run),
+        *_table(seen, run),
     )
 
 
@@ -202,12 +214,12 @@ def _heatmap(seen: Scene, run: Run) -> Plot:
     return controls.drawn(figure, code, f"map {run.name} {column} {kind}")
 
 
-def _table(seen: Scene, run: Run) -> Component | str:
-    """Every layer at the chosen step, in order of execution."""
+def _table(seen: Scene, run: Run) -> tuple[str, Any]:
+    """Every layer at the chosen step, in order of execution: what it is, and its rows."""
     kind, column = statistic(seen.state)
     steps = run.sampled_steps(TABLE_OF[kind])
     if not len(steps):
-        return ""
+        return "", ""
     at = nearest_step(steps, "last" if seen.state.step is None else seen.state.step)
     frame = run.frame(TABLE_OF[kind], columns=[column], first_step=at, last_step=at)
     frame = frame.sort_values("depth", kind="stable")
@@ -238,13 +250,5 @@ def _table(seen: Scene, run: Run) -> Component | str:
         "Depth",
         controls.term(dict(STATISTICS)[f"{kind}.{column}"]),
     ]
-    return html.Section(
-        html.Details(
-            [
-                html.Summary(f"All {len(rows)} layers at step {at}, as a table"),
-                controls.table(head, rows, numbers_from=4),
-            ],
-            className="more",
-        ),
-        className="panel",
-    )
+    told = f"All {len(rows)} layers at step {at}, as a table"
+    return told, controls.table(head, rows, numbers_from=4)

@@ -13,7 +13,7 @@ import pytest
 from gradscope_dashboard import create_app
 from werkzeug.serving import make_server
 
-from gradscope.schema import RunInfo, Site
+from gradscope.schema import Finding, RunInfo, Site
 from gradscope.store import RunWriter
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -79,12 +79,13 @@ def page(chromium: str) -> Iterator[object]:
     with sync_api.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": 1440, "height": 900})
+        tab.set_default_timeout(15000)
         tab.on("console", lambda m: trouble.append(m.text) if m.type == "error" else None)
         tab.on("pageerror", lambda e: trouble.append(str(e)))
         tab.on("response", lambda r: trouble.append(r.url) if r.status >= 400 else None)
         yield tab
         browser.close()
-    assert not trouble
+    assert trouble == []
 
 
 def shot(page: object, name: str) -> None:
@@ -114,7 +115,7 @@ def test_every_page_theme_layer_and_back(page, served) -> None:
     page.click("#theme-switch")
     page.wait_for_selector("html[data-theme=dark]")
     shot(page, "flow-dark")
-    page.click("details.more summary")
+    page.click("#flow-table details summary")
     page.click(".data-table a >> nth=2")
     page.wait_for_selector("#drawer.open .drawer-name")
     shot(page, "drawer")
@@ -154,6 +155,112 @@ def test_a_growing_run_appears_by_itself(page, served) -> None:
     )
     shot(page, "live")
     writer.close()
+
+
+def click_plot(page: object, graph: str, across: float, up: float) -> None:
+    """A click at that share of the plot's area; the second try waits for the hover layer."""
+    page.locator(f"#{graph}").scroll_into_view_if_needed()  # type: ignore[attr-defined]
+    box = page.locator(f"#{graph} .nsewdrag >> nth=0").bounding_box()  # type: ignore[attr-defined]
+    x, y = box["x"] + across * box["width"], box["y"] + (1 - up) * box["height"]
+    page.mouse.move(x - 3, y)  # type: ignore[attr-defined]
+    page.mouse.move(x, y, steps=3)  # type: ignore[attr-defined]
+    page.wait_for_timeout(250)  # type: ignore[attr-defined]
+    page.mouse.click(x, y)  # type: ignore[attr-defined]
+
+
+def test_clicks_on_plots_and_keys(page, served) -> None:
+    address, root = served
+    for name in ("plain8", "residual8"):
+        writer = begin(root, name, name.rstrip("8"))
+        grow(writer, range(8), 2.0)
+        writer.close()
+    page.goto(address + "/?theme=light")
+    page.wait_for_selector(".run-row .run-name")
+    assert page.locator(".chip-star.current").count() == 0, "a baseline that nobody chose"
+    page.click(".chip-star >> nth=1")
+    page.wait_for_selector(".chip-star.current")
+    page.keyboard.press("2")
+    page.wait_for_selector("#flow-heatmap-panel.ready .nsewdrag", state="attached")
+    click_plot(page, "flow-heatmap", 0.5, 0.5)
+    page.wait_for_selector("#drawer.open .drawer-name")
+    assert page.inner_text(".drawer-name") in LAYERS
+    assert "step=" in page.url
+    page.wait_for_selector("#drawer-histogram-panel.empty", state="attached")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#drawer:not(.open)", state="attached")
+    page.keyboard.press("l")
+    page.wait_for_function("!location.search.includes('step=')")
+    page.keyboard.press("[")
+    page.wait_for_function("location.search.includes('step=6')")
+    page.keyboard.press("?")
+    page.wait_for_selector("#shortcuts.open")
+    page.keyboard.press("Escape")
+    page.keyboard.press("t")
+    page.wait_for_selector("html[data-theme=dark]")
+    dot = page.locator("#flow-profile .scatterlayer .point >> nth=0").bounding_box()
+    page.mouse.move(dot["x"] - 4, dot["y"])
+    page.mouse.move(dot["x"] + dot["width"] / 2, dot["y"] + dot["height"] / 2, steps=3)
+    page.wait_for_timeout(250)
+    page.mouse.down()
+    page.mouse.up()
+    page.wait_for_selector("#drawer.open .drawer-name")
+    assert page.inner_text(".drawer-name") == LAYERS[0]
+    page.wait_for_function("document.getElementById('flow-profile').offsetWidth < 900")
+
+
+def test_lesions_findings_and_a_download(page, served) -> None:
+    address, root = served
+    writer = begin(root, "residual8", "residual")
+    grow(writer, range(6), 1.0)
+    units = [f"stage{1 + i // 2}.{i % 2}" for i in range(6)]
+    for k in (1, 2, 3):
+        amount = len(units)
+        writer.append("ablations", lesions(units, k, np.linspace(0.4, 0.02, amount) * k))
+    writer.set_findings(
+        [
+            Finding("vanishing", severity, LAYERS[at], 0, 5, f"It is {severity}.", "Do this.", 0.9)
+            for at, severity in ((2, "warning"), (3, "critical"))
+        ]
+    )
+    writer.close()
+    page.goto(address + "/ablation")
+    for name in ("ablation-bars", "ablation-curve", "pareto"):
+        page.wait_for_selector(f"#ablation-graph-{name} .main-svg", state="attached")
+    assert "stage1.0" in page.inner_text("#ablation-title")
+    page.click(".panel >> nth=0 >> summary")
+    with page.expect_download() as started:
+        page.click(".panel >> nth=0 >> text=CSV")
+    rows = Path(started.value.path()).read_text().splitlines()
+    assert started.value.suggested_filename == "ablation-bars.csv"
+    assert len(rows) == 1 + len(units)
+    page.keyboard.press("5")
+    page.wait_for_selector("#findings-list .finding")
+    assert page.inner_text("#findings-title") == "1 critical finding and 1 warning in 1 run"
+    assert "It is critical." in page.inner_text(".finding >> nth=0")
+    page.click(".segment[title=warning]")
+    page.wait_for_function("document.querySelectorAll('.finding').length === 1")
+    page.click(".finding-meta a")
+    page.wait_for_selector("#drawer.open .drawer-name")
+    assert page.inner_text(".drawer-name") == LAYERS[2]
+
+
+def lesions(units: list[str], k: int, harm: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows of `k` units dropped at once: alone for k = 1, at random otherwise."""
+    amount = len(units)
+    many = [",".join(units[(i + j) % amount] for j in range(k)) for i in range(amount)]
+    text = {"metric": "accuracy", "detail": "{}", "lesion": "drop" if k == 1 else "drop-k"}
+    return {
+        "step": np.full(amount, 5),
+        "unit": np.array(many, dtype=object),
+        **{key: np.full(amount, word, dtype=object) for key, word in text.items()},
+        "value": 0.9 - harm,
+        "baseline": np.full(amount, 0.9),
+        "delta": -harm,
+        "ci_low": -harm - 0.05,
+        "ci_high": -harm + 0.05,
+        **{key: np.full(amount, n * k) for key, n in (("samples", 100), ("k", 1))},
+        **{key: np.full(amount, n * k) for key, n in (("parameters", 5000), ("macs", 10**6))},
+    }
 
 
 def test_an_unknown_path_leads_back(page, served) -> None:
