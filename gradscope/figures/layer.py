@@ -173,7 +173,9 @@ def draw_histogram(
         )
     )
     if exponents[0] < LOST_IN_HALF <= exponents[-1] + 1:
-        figure.add_vline(x=LOST_IN_HALF - 0.5, line={"color": look.ink, "width": 1, "dash": "dash"})
+        figure.add_vline(
+            x=LOST_IN_HALF - 0.5, line={"color": "#FFFFFF", "width": 1, "dash": "dash"}
+        )
         figure.add_annotation(
             x=LOST_IN_HALF - 0.5,
             y=1,
