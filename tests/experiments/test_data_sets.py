@@ -79,7 +79,9 @@ def test_normalised_training_images_have_mean_0_and_deviation_1_in_each_channel(
         assert x.std((0, 2, 3)) == pytest.approx(wanted, abs=1e-3)
 
 
-@pytest.mark.parametrize(("name", "folder"), [("fashion-mnist", "FashionMNIST"), ("mnist", "MNIST")])
+@pytest.mark.parametrize(
+    ("name", "folder"), [("fashion-mnist", "FashionMNIST"), ("mnist", "MNIST")]
+)
 def test_mnist_files_are_read_as_they_are(tmp_path: Path, name: str, folder: str) -> None:
     write_mnist(tmp_path / folder / "raw")
     found = load_data(name, tmp_path)
@@ -154,7 +156,9 @@ def test_a_folder_with_other_classes_in_its_test_part_is_refused(tmp_path: Path)
         load_data("folder", tmp_path)
 
 
-@pytest.mark.parametrize("name", [n for n in data_names() if n not in ("fashion-mnist-small", "folder")])
+@pytest.mark.parametrize(
+    "name", [n for n in data_names() if n not in ("fashion-mnist-small", "folder")]
+)
 def test_missing_files_name_the_options_that_help(tmp_path: Path, name: str) -> None:
     with pytest.raises(GradScopeError, match=r"--data-root.*--download") as caught:
         load_data(name, tmp_path)

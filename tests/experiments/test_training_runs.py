@@ -185,7 +185,9 @@ def test_evaluation_is_the_mean_over_all_images_and_puts_the_mode_back(tiny: Dat
     with torch.no_grad():
         logits = network.eval()(tiny.normalise()(tiny.test.images))
     assert accuracy == (logits.argmax(1) == tiny.test.labels).float().mean().item()
-    assert loss == pytest.approx(functional.cross_entropy(logits, tiny.test.labels).item(), rel=1e-5)
+    assert loss == pytest.approx(
+        functional.cross_entropy(logits, tiny.test.labels).item(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize(
