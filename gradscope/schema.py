@@ -53,7 +53,9 @@ class Table:
 
 def _key(*names: str) -> tuple[Column, ...]:
     known = {
-        "step": Column("step", "int64", "", "optimizer step", "optimizer steps done before this one"),
+        "step": Column(
+            "step", "int64", "", "optimizer step", "optimizer steps done before this one"
+        ),
         "site": Column("site", "int32", "", "site", "index into the run's list of sites"),
     }
     return tuple(known[name] for name in names)
@@ -67,7 +69,9 @@ PARAMETER_STATS = (
     _stat("grad_norm", "gradient norm", "L2 norm of the gradient the optimizer is about to use"),
     _stat("grad_rms", "gradient rms", "root of the mean square of that gradient's elements"),
     _stat("grad_absmax", "gradient max", "largest finite magnitude in that gradient"),
-    _stat("grad_nonfinite", "non-finite gradient elements", "how many elements are NaN or infinite"),
+    _stat(
+        "grad_nonfinite", "non-finite gradient elements", "how many elements are NaN or infinite"
+    ),
     _stat("weight_norm", "weight norm", "L2 norm of the parameter before the update"),
     _stat("update_ratio", "update ratio", "norm of the update really applied / weight norm"),
     _stat("clip_factor", "clip factor", "gradient norm after clipping / before; 1 where unclipped"),
@@ -87,7 +91,9 @@ OUTPUT_STATS = (
     _stat("sampled_fraction", "sampled fraction", "share of the elements read; 1 = all of them"),
     *TENSOR_STATS,
     *(
-        _stat(f"grad_{c.name}", f"loss gradient {c.label}", f"of the loss gradient there: {c.meaning}")
+        _stat(
+            f"grad_{c.name}", f"loss gradient {c.label}", f"of the loss gradient there: {c.meaning}"
+        )
         for c in TENSOR_STATS
     ),
     _stat("dead_fraction", "dead fraction", "share of channels zero for every sample of the batch"),
@@ -114,7 +120,9 @@ TABLES: Mapping[str, Table] = {
                 Column("of", "int32", "", "tensor", "0: the site's tensor, 1: its gradient"),
                 Column("exponent", "int32", "", "binary exponent", "floor(log2 |t|)"),
                 Column("count", "int64", "", "count", "elements with that exponent"),
-                _stat("sampled_fraction", "sampled fraction", "share of the elements that were read"),
+                _stat(
+                    "sampled_fraction", "sampled fraction", "share of the elements that were read"
+                ),
             ),
         ),
         Table(

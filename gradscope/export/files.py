@@ -14,10 +14,14 @@ from typing import Any
 import plotly.graph_objects as go
 
 from gradscope.export.images import IMAGE_FORMATS, PNG_SCALE, Image, render
+from gradscope.figures.bars import bars_table, draw_bars
+from gradscope.figures.curve import curve_table, draw_curve
 from gradscope.figures.difference import difference_table, draw_difference
 from gradscope.figures.flow import draw_flow, flow_table
+from gradscope.figures.front import draw_front, front_table
 from gradscope.figures.heatmap import draw_heatmap, heatmap_table
 from gradscope.figures.prepared import Prepared
+from gradscope.figures.skips import draw_skips, skip_table
 from gradscope.figures.training import draw_training, training_table
 from gradscope.frame import Run
 from gradscope.schema import GradScopeError
@@ -31,11 +35,15 @@ COMPARING: Mapping[str, tuple[TableStep, DrawStep]] = {
     "gradient-flow": (flow_table, draw_flow),
     "training-curves": (training_table, draw_training),
     "gradient-difference": (difference_table, draw_difference),
+    "ablation-bars": (bars_table, draw_bars),
+    "ablation-curve": (curve_table, draw_curve),
+    "pareto": (front_table, draw_front),
 }
 """Figures of several runs at once, by the name a user types."""
 
 SINGLE: Mapping[str, tuple[TableStep, DrawStep]] = {
     "gradient-heatmap": (heatmap_table, draw_heatmap),
+    "skip-share": (skip_table, draw_skips),
 }
 """Figures of one run: one file for each."""
 
