@@ -105,6 +105,13 @@ def gathered(rows: Columns, names: list[str], keys: list[str], width: int) -> Co
     return result
 
 
+def _first_level(steps: np.ndarray[Any, Any]) -> int:
+    """The level whose buckets hold 16 sampled steps or more; narrower ones would save nothing."""
+    sampled = np.unique(steps)
+    apart = int(sampled[-1] - sampled[0]) // max(len(sampled) - 1, 1)
+    return next((n for n, width in enumerate(WIDTHS) if width >= 16 * apart), len(WIDTHS) - 1)
+
+
 class Thinner:
     """Collects the row groups of one part while it is merged."""
 
@@ -115,27 +122,34 @@ class Thinner:
         self._keys = key_columns(table)
         self._useful = part.last_step - part.first_step >= 4 * WIDTHS[0]
         self._pieces: list[Columns] = []
+        self._level = -1
 
     def add(self, rows: Columns) -> None:
         """Take in one row group, rows sorted by keys, then step."""
         if self._useful:
+            if self._level < 0:
+                self._level = _first_level(rows["step"])
             thin = spread(rows, self._names, self._keys)
-            self._pieces.append(gathered(thin, self._names, self._keys, WIDTHS[0]))
+            self._pieces.append(gathered(thin, self._names, self._keys, WIDTHS[self._level]))
 
     def write(self, path: Path) -> None:
         """Write what was collected beside the table's folder, one row group a width."""
-        if not self._pieces:
+        span = self._part.last_step - self._part.first_step
+        if not self._pieces or WIDTHS[self._level] > span:
             return
         folder = path / thin_folder(self._table)
         folder.mkdir(exist_ok=True)
         writer = PartWriter(folder, self._part, thin_fields(self._table))
         try:
             rows = joined(self._pieces)
-            for width in WIDTHS:
+            for _ in range(self._level):
+                nothing = taken(rows, slice(0, 0))
+                writer.add({**nothing, "width": np.empty(0, np.int64)})
+            for width in WIDTHS[self._level :]:
                 rows = gathered(rows, self._names, self._keys, width)
                 filled = {**rows, "width": np.full(rows_of(rows), width, np.int64)}
                 writer.add(filled)
-                if width * 4 > self._part.last_step - self._part.first_step:
+                if width * 4 > span:
                     break
             writer.finish()
         except BaseException:
@@ -156,7 +170,8 @@ def thinned_part(
         return None
     wanted = ["step", *key_columns(table)]
     wanted += [f"{name}_{kind}" for name in names for kind in _KINDS]
-    return reader.read([fitting[-1]], wanted)
+    rows = reader.read([fitting[-1]], wanted)
+    return rows if rows_of(rows[0]) else None
 
 
 def bucketed(table: str, names: list[str], pieces: list[Columns], width: int) -> Columns:

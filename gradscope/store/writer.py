@@ -162,7 +162,7 @@ class RunWriter:
             self._thread.join(timeout=CLOSE_SECONDS)
             _writers.discard(self)
             if self._thread.is_alive():
-                self._complain(TimeoutError("the disk does not answer while the run is closed"))
+                self._complain(TimeoutError("closing it takes longer than expected"))
 
     def _work(self) -> None:
         began = time.monotonic()

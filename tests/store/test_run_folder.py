@@ -54,6 +54,23 @@ def test_thinning_loses_no_peak(tmp_path: Path) -> None:
     assert thin["grad_norm_min"].min() == pytest.approx(values.min(), rel=1e-5)
 
 
+def test_sparse_sampling_is_thinned_without_growing(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path, "a", RunInfo("m"))
+    values = np.random.default_rng(0).normal(size=4000).astype("f4")
+    for numbers in np.split(np.arange(4000), 8):
+        rows = {"step": numbers * 200, "site": np.zeros(500, int), "grad_norm": values[numbers]}
+        writer.append("parameters", rows)
+        writer.flush()
+    writer.close()
+    (part,) = (writer.path / "parameters").glob("[0-9]*.parquet")
+    thin = writer.path / "parameters.thin" / part.name
+    assert pq.ParquetFile(str(thin)).metadata.num_rows < 4000 / 8
+    for buckets in (3, 100, 4000):
+        found = open_run(writer.path).thinned("parameters", ["grad_norm"], buckets=buckets)
+        assert 0 < len(found["step"]) <= buckets
+        assert found["grad_norm_max"].max() == pytest.approx(values.max(), rel=1e-5)
+
+
 def test_resuming_rewinds(tmp_path: Path) -> None:
     path = finished(tmp_path)
     writer = RunWriter(tmp_path, "a", RunInfo("m"), resume=True, resume_step=100)
