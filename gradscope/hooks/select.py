@@ -35,10 +35,11 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def is_compiled(model: nn.Module) -> bool:
     """Whether the model runs compiled: after torch.compile(model) or model.compile()."""
-    while type(model).__name__ in WRAPPER_TYPES and isinstance(model.module, nn.Module):
-        model = model.module
-    wrapped = isinstance(getattr(model, "_orig_mod", None), nn.Module)
-    return wrapped or getattr(model, "_compiled_call_impl", None) is not None
+    inner: object = model
+    while type(inner).__name__ in WRAPPER_TYPES:
+        inner = getattr(inner, "module", None)
+    wrapped = isinstance(getattr(inner, "_orig_mod", None), nn.Module)
+    return wrapped or getattr(inner, "_compiled_call_impl", None) is not None
 
 
 def clean_name(path: str) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gradscope.hooks import clean_name
 from gradscope.measure import fast_histogram, finish, sample_stride, square_sum
 from gradscope.record.outputs import HISTOGRAM_SAMPLE, Columns, Work, histogram_columns
+from gradscope.record.ranks import LOCAL
 from gradscope.record.sheet import Sheet, to_host
 from gradscope.record.sites import SiteList
 
@@ -61,6 +62,7 @@ class ParameterRecorder:
         self._strangers: set[int] = set()
         self._before: Before | None = None
         self._accumulated: dict[int, Tensor] = {}
+        self.keep_local = False
         self.refresh()
 
     def refresh(self) -> None:
@@ -188,7 +190,12 @@ class ParameterRecorder:
             raw = resolve()
             divisor = 1.0 if factor is None else float(factor())
             columns = full_columns(raw, slots, weight_slots, numel, divisor)
-            columns["clip_factor"] = clip(columns["grad_norm"] * (loss() if loss else 1.0))
+            if self.keep_local:  # backward left the process's own gradient, not yet averaged
+                columns[LOCAL] = clip(np.ones(len(index))) ** -1.0 / (loss() if loss else 1.0)
+                clipped = np.full(len(index), np.nan)
+            else:
+                clipped = clip(columns["grad_norm"] * (loss() if loss else 1.0))
+            columns["clip_factor"] = clipped
             tables = {"parameters": keyed(step, index, columns)}
             if counts:
                 tables["histograms"] = histogram_columns(step, counts, divisor)

@@ -5,6 +5,7 @@ Puts together the clock, the sampling, the hooks and the rows. Must never know p
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from gradscope.record.clock import Clock
 from gradscope.record.drain import Drain
 from gradscope.record.outputs import OutputRecorder, Work
 from gradscope.record.parameters import ParameterRecorder
+from gradscope.record.ranks import Follower, Ranks, world
 from gradscope.record.sampling import Sampling
 from gradscope.record.scalars import flag_work, scalar_work
 from gradscope.record.scaler import listen, loss_scale
@@ -45,7 +47,7 @@ class Scope:
     def __init__(
         self,
         model: nn.Module,
-        writer: RunWriter,
+        writer: RunWriter | Follower,
         sampling: Sampling,
         *,
         observe: Any,
@@ -84,6 +86,10 @@ class Scope:
             on_return=self._timed(self._blocks.leave),
             on_skip=lambda site, why: writer.note(f"The output {site} is not recorded: {why}."),
         )
+        alone = world()[1] == 1
+        self._ranks = None if alone else Ranks(lambda i: math.prod(self._sites.shape(i)))
+        self._sharded = any(hasattr(p, "to_local") for p in model.parameters())
+        self._parameters.keep_local = not alone
         self._drain = Drain()
         self._own = 0.0
         self._batch: int | None = None
@@ -170,6 +176,8 @@ class Scope:
 
     def keep_findings(self, diagnose: Callable[[RunWriter], tuple[Finding, ...]]) -> None:
         """Store the diagnosis of what is on disk with the run."""
+        if isinstance(self._writer, Follower):
+            return
         findings = diagnose(self._writer)
         self._writer.set_findings(findings, verdict(findings))
 
@@ -190,6 +198,8 @@ class Scope:
             self.close("failed", f"{type(error).__name__}: {error}")
 
     def __str__(self) -> str:
+        if isinstance(self._writer, Follower):
+            return f"GradScope follows {self.name}, which the first process records"
         return summary(self._writer, self._sampling, self._sites, self._clock.now, self._open)
 
     # what torch calls
@@ -310,10 +320,13 @@ class Scope:
     def _drain_rows(self, work: Work | None) -> None:
         if work is None:
             return
-        writer = self._writer
+        writer, ranks, sharded, batch = self._writer, self._ranks, self._sharded, self._batch
 
         def write() -> None:
-            for table, columns in work().items():
+            tables = work()
+            if ranks is not None:
+                tables = ranks.combine(tables, sharded, batch, time.time())
+            for table, columns in tables.items():
                 writer.append(table, columns)
 
         self._drain.put(write)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from gradscope.hooks import Choice, is_compiled, unwrap
+from gradscope.record.ranks import EVERY, Follower, world
 from gradscope.record.sampling import Sampling
 from gradscope.record.scope import Scope
 from gradscope.record.summary import findings_of
@@ -68,7 +69,8 @@ def track(
             f"This {type(inner).__name__} is tracked already, into {_open[inner].path}; close that "
             "scope first."
         )
-    sampling = Sampling(every, budget)
+    rank, processes = world()
+    sampling = Sampling(EVERY if every == "auto" and processes > 1 else every, budget)
     optimizers = (
         [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else [*(optimizer or ())]
     )
@@ -76,13 +78,18 @@ def track(
         "every": every,
         "budget": budget,
         "torch": torch.__version__,
+        "processes": processes,
         **_about(inner, optimizers),
         **(config or {}),
     }
     family = str(settings.get("family", ""))
     info = RunInfo(str(settings["model"]), settings, tuple(tags), environment(), family)
     name = run if run is not None else f"{type(inner).__name__}-{time.strftime('%Y%m%d-%H%M%S')}"
-    writer = RunWriter(root, name, info, resume=resume, resume_step=resume_step)
+    writer = (
+        Follower(root, name)
+        if rank
+        else RunWriter(root, name, info, resume=resume, resume_step=resume_step)
+    )
     try:
         scope = Scope(
             inner,
@@ -95,7 +102,7 @@ def track(
             eager_samples=eager_samples,
             compiled=is_compiled(model),
             start=getattr(writer, "start_step", 0),
-            quiet=quiet,
+            quiet=quiet or rank > 0,
             on_close=_closed,
         )
     except BaseException as error:

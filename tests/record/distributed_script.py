@@ -1,0 +1,63 @@
+"""One of several processes that train together; prints what it should be recorded as, as JSON."""
+
+import copy
+import json
+import sys
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+import gradscope
+
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+how, root = sys.argv[1:3]
+rank, size = dist.get_rank(), dist.get_world_size()
+torch.manual_seed(0)
+plain = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
+reference = copy.deepcopy(plain)
+if how == "ddp":
+    model = nn.parallel.DistributedDataParallel(plain)
+else:
+    from torch.distributed.fsdp import fully_shard
+
+    fully_shard(plain[0])
+    model = fully_shard(plain)
+scope = gradscope.track(model, run="run", root=root, every=2, quiet=True)
+optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+expect = torch.optim.SGD(reference.parameters(), lr=0.1)
+data = torch.Generator().manual_seed(3)
+told = []
+for _ in range(3):
+    x = torch.randn(size * 5, 6, generator=data)
+    own = []
+    for part in x.split(5):
+        grads = torch.autograd.grad(reference(part).square().mean(), [*reference.parameters()])
+        own.append(float(torch.cat([g.flatten() for g in grads]).double().norm()))
+    expect.zero_grad()
+    reference(x).square().mean().backward()
+    before = {n: p.detach().clone() for n, p in reference.named_parameters()}
+    optimizer.zero_grad()
+    model(x.split(5)[rank]).square().mean().backward()
+    optimizer.step()
+    expect.step()
+    told.append(
+        {
+            "own": own,
+            **{
+                n: [
+                    float(p.grad.double().norm()),
+                    float(p.grad.abs().max()),
+                    float(before[n].double().norm()),
+                    float((p.detach() - before[n]).double().norm()),
+                ]
+                for n, p in reference.named_parameters()
+            },
+        }
+    )
+scope.close()
+if rank == 0:
+    print("EXPECTED", json.dumps(told))
+dist.barrier()
+dist.destroy_process_group()
