@@ -75,7 +75,7 @@ class RunWriter:
         self._close_lock = threading.Lock()
         self._warned = False
         self._last = False
-        self._tidy_end = 0.0
+        self._tidy_end = float("inf")
         self._retry_at = 0.0
         self._done = threading.Condition()
         self._rounds = 0
@@ -157,12 +157,19 @@ class RunWriter:
             if self._closed:
                 return
             self._closed = True
+            self._tidy_end = time.monotonic() + CLOSE_SECONDS / 2
             self._ending = (state, error)
             self._wake.set()
             self._thread.join(timeout=CLOSE_SECONDS)
             _writers.discard(self)
             if self._thread.is_alive():
-                self._complain(TimeoutError("closing it takes longer than expected"))
+                with contextlib.suppress(Warning):
+                    warnings.warn(
+                        f"Closing the run {self.path} takes longer than expected: it goes on "
+                        "beside the program, and what is not written when that ends is lost.",
+                        RuntimeWarning,
+                        stacklevel=2,
+                    )
 
     def _work(self) -> None:
         began = time.monotonic()
@@ -187,7 +194,6 @@ class RunWriter:
 
     def _tidy(self, *, final: bool) -> None:
         self._due = time.monotonic() + FLUSH_SECONDS
-        self._tidy_end = time.monotonic() + (CLOSE_SECONDS / 2 if final else 3600.0)
         try:
             while time.monotonic() < self._tidy_end and (final or not self._wake.is_set()):
                 if not self._deposit.tidy(self._breathe, final=final):
@@ -198,8 +204,6 @@ class RunWriter:
             self._complain(trouble)
 
     def _breathe(self) -> None:
-        if self._ending is not None:
-            self._tidy_end = min(self._tidy_end, time.monotonic() + CLOSE_SECONDS / 2)
         if time.monotonic() >= self._tidy_end:
             raise _OutOfTimeError
         if time.monotonic() >= self._due or self._wake.is_set():
