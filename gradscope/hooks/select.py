@@ -25,12 +25,11 @@ WRAPPER_TYPES = ("DistributedDataParallel", "DataParallel")
 def unwrap(model: nn.Module) -> nn.Module:
     """The user's own module inside DistributedDataParallel, DataParallel and torch.compile."""
     while True:
-        if type(model).__name__ in WRAPPER_TYPES and isinstance(model.module, nn.Module):
-            model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod
-        else:
+        part = "module" if type(model).__name__ in WRAPPER_TYPES else "_orig_mod"
+        inner = getattr(model, part, None)
+        if not isinstance(inner, nn.Module):
             return model
+        model = inner
 
 
 def is_compiled(model: nn.Module) -> bool:

@@ -272,7 +272,8 @@ def norm_now(t: Tensor) -> Tensor:
     if t.device.type == "cpu":
         return torch.tensor(square_sum(t), dtype=torch.float64).sqrt_()
     wide = torch.float32 if t.device.type == "mps" else torch.float64
-    return torch.linalg.vector_norm(t, dtype=wide)
+    norm: Tensor = torch.linalg.vector_norm(t, dtype=wide)
+    return norm
 
 
 def gradient_norms(gradients: list[Tensor]) -> Callable[[], NDArray[np.float64]]:

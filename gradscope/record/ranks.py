@@ -59,7 +59,7 @@ class Ranks:
         names = sorted(set(columns) - {"step", "site"})
         mine = np.stack([columns[name].astype(np.float64) for name in names])
         if self.rank:
-            self._store.set(f"{key}/{self.rank}", mine.tobytes())
+            self._store.set(f"{key}/{self.rank}", mine.tobytes())  # type: ignore[arg-type]
             return {}
         parts = [mine, *(self._receive(f"{key}/{r}", r, mine) for r in range(1, self.size))]
         every = {name: np.stack([part[i] for part in parts]) for i, name in enumerate(names)}

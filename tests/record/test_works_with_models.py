@@ -181,7 +181,7 @@ def test_hugging_face(track, rows) -> None:
 def test_auxiliary_heads(track, rows, name) -> None:
     torch.manual_seed(0)
     model = torchvision.models.get_model(name, num_classes=4, init_weights=False, aux_logits=True)
-    size = 64 if name == "googlenet" else 140
+    size = 64 if name == "googlenet" else 299
     with track(model, observe=["*[aA]ux*", "fc", type(model)]) as scope:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         y = model(torch.randn(2, 3, size, size))
