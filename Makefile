@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 
-.PHONY: demo test check lint types contracts setup lock wheel clean
+.PHONY: demo test test-slow lint types contracts setup lock wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/gradscope demo
 
 test: $(VENV)/.installed lint types contracts
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow
 
 setup: $(VENV)/.installed
 
