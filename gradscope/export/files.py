@@ -69,7 +69,9 @@ def export_figures(
     _refuse(runs, figure, formats)
     folder = _folder(out)
     wide = width if width is not None or style != "paper" else "double"
-    drawn = {stem: (p, draw(p, style=style, width=wide)) for stem, p, draw in _prepare(runs, figure)}
+    drawn = {
+        stem: (p, draw(p, style=style, width=wide)) for stem, p, draw in _prepare(runs, figure)
+    }
     written: dict[tuple[str, str], Path] = {}
     for stem, (prepared, picture) in drawn.items():
         if "csv" in formats:
@@ -105,7 +107,9 @@ def _refuse(runs: Sequence[Run], figure: str, formats: Sequence[str]) -> None:
     unknown = [form for form in formats if form not in FORMATS]
     if unknown or not formats:
         wrong = unknown[0] if unknown else "nothing"
-        raise GradScopeError(f"{wrong!r} is no format to export; take some of {', '.join(FORMATS)}.")
+        raise GradScopeError(
+            f"{wrong!r} is no format to export; take some of {', '.join(FORMATS)}."
+        )
     if figure == "gradient-difference" and len(runs) != 2:
         raise GradScopeError(f"gradient-difference takes two runs, not {len(runs)}.")
 
