@@ -190,6 +190,7 @@ def test_clicks_on_plots_and_keys(page, served) -> None:
     page.wait_for_selector("#drawer:not(.open)", state="attached")
     page.keyboard.press("l")
     page.wait_for_function("!location.search.includes('step=')")
+    page.wait_for_selector("#newest-step.current")
     page.keyboard.press("[")
     page.wait_for_function("location.search.includes('step=6')")
     page.keyboard.press("?")
