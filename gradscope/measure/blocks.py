@@ -1,6 +1,6 @@
 """A tensor in host memory -> its raw sums, in passes over cache-sized blocks.
 
-The passes are those that run at memory speed (`sum`, `dot`, `aminmax`, `eq`); float32 results of one
+The passes are those that run at memory speed (`sum`, `mul`, `aminmax`, `equal`); float32 results of one
 block are added up in float64. Where float32 could lose digits - huge, tiny or non-finite elements, a
 mean that cancels - the tensor is read again in float64. Must never know sites, steps or files.
 """
@@ -52,7 +52,7 @@ def raw_sums(t: Tensor) -> tuple[float, ...]:
     low, high = math.inf, -math.inf
     rough: list[tuple[Tensor, float]] = []
     for block in x.split(BLOCK) if count > BLOCK else (x,):
-        part, part_square = block.sum().item(), torch.dot(block, block).item()
+        part, part_square = block.sum().item(), _squares(block)
         if not math.isfinite(part + part_square):
             return _wide(x.split(BLOCK), count)
         if abs(part) < CANCELLED_MEAN * math.sqrt(block.numel() * part_square):
@@ -85,10 +85,21 @@ def square_sum(t: Tensor) -> float:
     """Sum of squares of the finite elements; what a gradient norm needs and nothing more."""
     x = flat(t)
     if x.dtype == torch.float32 and x.numel():
-        total = sum(torch.dot(b, b).item() for b in x.split(BLOCK))
+        total = sum(_squares(b) for b in x.split(BLOCK))
         if 1e-30 < total < 1e32:
             return total
     return raw_sums(t)[4]
+
+
+def _squares(block: Tensor) -> float:
+    """Sum of squares of a float32 block; `sum` adds in a cascade where `dot` adds in one chain.
+
+    On a constant block of a MiB the chain is 7e-5 off with one thread, the cascade 4e-8.
+    """
+    buffer: Tensor | None = getattr(_scratch, "squares", None)
+    if buffer is None or buffer.numel() < block.numel():
+        buffer = _scratch.squares = torch.empty(max(block.numel(), 1 << 12))
+    return torch.mul(block, block, out=buffer[: block.numel()]).sum().item()
 
 
 def _zeros(block: Tensor) -> int:

@@ -120,6 +120,16 @@ def test_agrees_at_any_scale_and_offset(seed: int, n: int, decade: float, offset
     agree(on_host(t), reference(t))
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_large_constant_tensor_whatever_the_threads(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        agree(on_host(torch.full((3 << 18,), 0.1)), reference(torch.full((3 << 18,), 0.1)))
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("case", AWKWARD)
 def test_square_sum_is_the_squared_norm(case: str) -> None:
     expected = reference(AWKWARD[case])["norm"]
