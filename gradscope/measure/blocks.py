@@ -46,8 +46,7 @@ def raw_sums(t: Tensor) -> tuple[float, ...]:
     if count == 0:
         return (0.0,) * 7
     if x.dtype != torch.float32:
-        x_blocks = (b.double() for b in x.split(BLOCK))
-        return _wide(list(x_blocks) if count <= BLOCK else x.split(BLOCK), count)
+        return _wide(x.split(BLOCK), count)
     total = square = zeros = 0.0
     low, high = math.inf, -math.inf
     rough: list[tuple[Tensor, float]] = []
@@ -111,7 +110,7 @@ def _zeros(block: Tensor) -> int:
     return int(np.count_nonzero(np.equal(values, 0, out=buffer[: values.size])))
 
 
-def _wide(blocks: list[Tensor] | tuple[Tensor, ...], count: int) -> tuple[float, ...]:
+def _wide(blocks: tuple[Tensor, ...], count: int) -> tuple[float, ...]:
     """The same sums in float64 over the finite elements, two passes for the centered one."""
     nonfinite = zeros = 0
     total = square = absmax = 0.0
