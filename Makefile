@@ -17,7 +17,7 @@ test-slow: $(VENV)/.installed
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: $(LOCK) pyproject.toml
+$(VENV)/.installed: $(LOCK) pyproject.toml gradscope/measure/_host.c
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "GradScope needs Python 3.11 or newer: make PYTHON=python3.12 " + "$(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement $(LOCK)
@@ -42,4 +42,4 @@ wheel: $(VENV)/.installed
 	$(BIN)/python -m build --wheel
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info gradscope/measure/*.so

@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 import gradscope
+from gradscope.measure import host
 from gradscope.models import build
 
 Stop = Callable[[], None]
@@ -124,6 +125,22 @@ def tracked(root: Path, every: int) -> Begin:
         return _nothing, scope.close
 
     return begin
+
+
+def without_compiled_pass(begin: Begin) -> Begin:
+    """The same with host tensors read by torch operations, as where no C compiler built the pass."""
+
+    def begin_without(loop: Loop) -> tuple[Stop, Stop]:
+        compiled, host.compiled = host.compiled, None
+        each, end = begin(loop)
+
+        def finish() -> None:
+            host.compiled = compiled
+            end()
+
+        return each, finish
+
+    return begin_without
 
 
 def items(loop: Loop) -> tuple[Stop, Stop]:
@@ -241,6 +258,10 @@ def ours(case: str, loop: Loop, root: Path, steps: int, pairs: int) -> list[Row]
         compare(case, "gradscope between samples", same, tracked(root, 10**9), steps, pairs),
         compare(case, "gradscope every=1", same, tracked(root, 1), steps, pairs),
     ]
+    if host.compiled is not None and not loop.inputs.is_cuda:
+        slow = without_compiled_pass(tracked(root, 1))
+        way = "gradscope every=1, torch passes"
+        rows.append(compare(case, way, same, slow, steps, max(pairs // 3, 1)))
     return [*rows, budget(case, "gradscope default", loop, root, {}, steps, pairs)]
 
 

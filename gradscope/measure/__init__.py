@@ -3,7 +3,6 @@
 Must never know names, steps or files.
 """
 
-from gradscope.measure.blocks import raw_sums, square_sum
 from gradscope.measure.channels import channel_dim, dead_channels, dead_fraction
 from gradscope.measure.device import raw_sums_into
 from gradscope.measure.histogram import (
@@ -14,6 +13,7 @@ from gradscope.measure.histogram import (
     sample_stride,
     underflow_share,
 )
+from gradscope.measure.host import products, raw_sums, square_sum, square_sums
 from gradscope.measure.raw import RAW, STATISTICS, finish
 
 __all__ = [
@@ -27,9 +27,11 @@ __all__ = [
     "fast_histogram",
     "finish",
     "magnitude_histogram",
+    "products",
     "raw_sums",
     "raw_sums_into",
     "sample_stride",
     "square_sum",
+    "square_sums",
     "underflow_share",
 ]

@@ -1,6 +1,6 @@
-"""A tensor in host memory -> its raw sums, in passes over cache-sized blocks.
+"""A tensor in host memory -> its raw sums by torch operations, in passes over cache-sized blocks.
 
-The passes are those that run at memory speed (`sum`, `mul`, `aminmax`, `equal`); float32 results of one
+What the compiled pass of `host.py` does where there is one. The passes are those that run at memory speed (`sum`, `mul`, `aminmax`, `equal`); float32 results of one
 block are added up in float64. Where float32 could lose digits - huge, tiny or non-finite elements, a
 mean that cancels - the tensor is read again in float64. Must never know sites, steps or files.
 """
@@ -31,15 +31,15 @@ _scratch = threading.local()
 
 
 def flat(t: Tensor) -> Tensor:
-    """The elements of `t` as one dimension, without a copy when they lie dense in memory."""
+    """The elements of `t` as one dense dimension, without a copy when they lie so in memory."""
     if t.is_contiguous():
         return t.view(-1)
     if torch.ops.aten.is_non_overlapping_and_dense(t):
         return t.as_strided((t.numel(),), (1,))
-    return t.reshape(-1)
+    return t.reshape(-1).contiguous()  # a reshaped view may still have a stride, even of 0
 
 
-def raw_sums(t: Tensor) -> tuple[float, ...]:
+def block_sums(t: Tensor) -> tuple[float, ...]:
     """The sums `RAW` of a real floating-point tensor of any shape and dtype on the CPU."""
     x = flat(t.detach())
     count = x.numel()
@@ -80,14 +80,14 @@ def raw_sums(t: Tensor) -> tuple[float, ...]:
     return (float(count), 0.0, zeros, total, square, centered, absmax)
 
 
-def square_sum(t: Tensor) -> float:
+def block_square_sum(t: Tensor) -> float:
     """Sum of squares of the finite elements; what a gradient norm needs and nothing more."""
-    x = flat(t)
+    x = flat(t.detach())
     if x.dtype == torch.float32 and x.numel():
         total = sum(_squares(b) for b in x.split(BLOCK))
         if 1e-30 < total < 1e32:
             return total
-    return raw_sums(t)[4]
+    return block_sums(t)[4]
 
 
 def _squares(block: Tensor) -> float:

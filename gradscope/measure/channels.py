@@ -5,8 +5,9 @@ Must never know sites, steps or files.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+
+from gradscope.measure.host import silent_channels
 
 
 def channel_dim(t: Tensor, module_type: str = "") -> int:
@@ -19,34 +20,25 @@ def channel_dim(t: Tensor, module_type: str = "") -> int:
 def dead_channels(t: Tensor, dim: int) -> Tensor:
     """Whether each channel (dimension `dim` of size C) is zero for every sample: shape (C,), bool."""
     others = [d for d in range(t.dim()) if d != dim % t.dim()]
-    low, high = (t.amin(others), t.amax(others)) if others else (t, t)
-    return (low == 0) & (high == 0)
+    silent = t == 0
+    return silent.all(others) if others else silent
 
 
-def dead_fraction(t: Tensor, dim: int, nonnegative: bool = False) -> Tensor:
-    """Share of channels that are zero for every sample of the batch, a scalar tensor.
+def dead_fraction(t: Tensor, dim: int) -> Tensor | float:
+    """Share of channels that are zero for every sample of the batch.
 
-    `nonnegative` says that no element is below zero, which spares a pass.
+    A number for a host tensor, a scalar tensor on any other device, where nothing waits for it.
     """
     if t.dim() < 2 or t.numel() == 0:
-        return torch.full((), float("nan"))
-    if t.device.type == "cpu":
-        return _on_host(t, dim)
-    if not nonnegative:
+        return float("nan")
+    dim %= t.dim()
+    if t.device.type != "cpu":
         return dead_channels(t, dim).float().mean()
-    if dim == 1 and t.dim() > 2 and t.is_contiguous():
-        high = t.flatten(2).amax(-1).amax(0)
-    else:
-        high = t.amax([d for d in range(t.dim()) if d != dim])
-    return (high == 0).float().mean()
-
-
-def _on_host(t: Tensor, dim: int) -> Tensor:
-    """The same, looking first at one sample: only the channels silent there are read for the others."""
-    batch = 0 if dim % t.dim() else t.dim() - 1
-    first = dead_channels(t.narrow(batch, 0, 1), dim)
-    candidates = first.nonzero().flatten()
-    number = candidates.numel()
-    if number and t.shape[batch] > 1:
-        number = int(dead_channels(t.index_select(dim, candidates), dim).sum())
-    return torch.tensor(number / first.numel())
+    silent = silent_channels(t, dim)
+    if silent is None:  # look at one sample first: only the channels silent there are read further
+        batch = 0 if dim else t.dim() - 1
+        candidates = dead_channels(t.narrow(batch, 0, 1), dim).nonzero().flatten()
+        silent = candidates.numel()
+        if silent and t.shape[batch] > 1:
+            silent = int(dead_channels(t.index_select(dim, candidates), dim).sum())
+    return silent / t.shape[dim]

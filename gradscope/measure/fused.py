@@ -20,10 +20,10 @@ except ImportError:
     triton = None
 
 from gradscope.measure.blocks import flat
+from gradscope.measure.histogram import BINS
 
-EXPONENTS = 256
-"""Bins of the counts: the eight exponent bits of float32. Bin 0 holds zeros and subnormal numbers,
-bin e the magnitudes from 2^(e - 127) up, bin 255 what is not finite."""
+SLOTS = 512
+"""Bins of the kernel's own counts: the power of two above `BINS`."""
 
 BLOCK = 2048
 """Elements per tile."""
@@ -50,8 +50,7 @@ def fits(t: Tensor) -> bool:
 def fused_sums_into(t: Tensor, row: Tensor, counts: Tensor | None = None) -> None:
     """Write the sums `RAW` of `t` into `row` (7 float64 elements on the device of `t`).
 
-    `counts`: None, or 256 int32 elements there, to which the counts per exponent are added. float64
-    tensors are counted as rounded to float32.
+    `counts`: None, or `BINS` int32 elements there, to which the magnitude counts are added.
     """
     x = flat(t.detach())
     tiles = -(-x.numel() // BLOCK)
@@ -66,6 +65,8 @@ def fused_sums_into(t: Tensor, row: Tensor, counts: Tensor | None = None) -> Non
         COUNTED=counts is not None,
         TILE=BLOCK,
         WIDTH=PARTS,
+        OCCUPIED=BINS,
+        WIDE=SLOTS,
     )
     _merge[1,](partial, row, programs, ROWS=_power_of_two(programs), WIDTH=PARTS)
 
@@ -86,6 +87,8 @@ if triton is not None:
         COUNTED: tl.constexpr,
         TILE: tl.constexpr,
         WIDTH: tl.constexpr,
+        OCCUPIED: tl.constexpr,
+        WIDE: tl.constexpr,
     ) -> None:
         program = tl.program_id(0).to(tl.int64)
         finite = tl.zeros((), tl.float64)
@@ -117,10 +120,13 @@ if triton is not None:
             square += tl.sum(w * w, 0)
             absmax = tl.maximum(absmax, tl.max(tl.abs(w), 0))
             if COUNTED:
-                bits = v.to(tl.float32).to(tl.int32, bitcast=True)
-                exponent = (bits >> 23) & 255
-                found = tl.histogram(exponent, 256, mask=inside)
-                bins = tl.arange(0, 256)
+                bits = v.to(tl.float32).to(tl.int32, bitcast=True) & 0x7FFFFFFF
+                # Of a subnormal number the exponent is the place of its leading bit.
+                leading = ((bits.to(tl.float32).to(tl.int32, bitcast=True) >> 23) & 255) - 127
+                slot = tl.where(bits < 0x800000, leading, (bits >> 23) + 22)
+                slot = tl.minimum(tl.maximum(slot, 0), OCCUPIED - 1)
+                found = tl.histogram(slot, WIDE, mask=good & (w != 0.0))
+                bins = tl.arange(0, WIDE)
                 tl.atomic_add(counts + bins, found, mask=found > 0, sem="relaxed")
         row = partial + program * WIDTH
         tl.store(row, finite + bad)

@@ -44,11 +44,13 @@ def exponent_counts(exponent: NDArray[np.integer]) -> NDArray[np.int64]:
 
 
 def fast_histogram(t: Tensor, limit: int) -> NDArray[np.int64]:
-    """`magnitude_histogram` of a float32 CPU tensor's sample, by its exponent bits alone.
+    """`magnitude_histogram` of a CPU tensor's sample, of float32 by its exponent bits alone.
 
-    Subnormal numbers (below 2^-126) are the rare case and take the exact way.
+    Other types and subnormal numbers (below 2^-126) are the rare case and take the exact way.
     """
     x = flat(t.detach())
+    if x.dtype != torch.float32:
+        return magnitude_histogram(x, limit)
     if x.numel() > limit:
         x = x[:: sample_stride(x.numel(), limit)]
     bits = (x.contiguous().numpy().view(np.uint32) >> np.uint32(23)) & np.uint32(255)

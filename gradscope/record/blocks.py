@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.hooks import Source, source_of, watch_split
+from gradscope.measure import products
 from gradscope.record.outputs import Columns, Work
 from gradscope.record.sheet import to_host
 from gradscope.record.sites import SiteList
@@ -30,12 +31,15 @@ class Split:
 class BlockRecorder:
     """Collects one step's residual units; `take` hands them over for the background thread.
 
-    Units are modules whose own forward holds exactly one residual addition.
+    Units are modules whose own forward holds exactly one residual addition. Those of `modules` are
+    looked at at once, so that no training step pays for tracing them; others when they are called.
     """
 
-    def __init__(self, sites: SiteList) -> None:
+    def __init__(self, sites: SiteList, modules: Mapping[str, nn.Module]) -> None:
         self._sites = sites
-        self._is_unit: dict[tuple[str, int], bool] = {}
+        self._is_unit = {
+            (name, id(module)): has_one_addition(module) for name, module in modules.items()
+        }
         self.clear()
 
     def clear(self) -> None:
@@ -76,7 +80,7 @@ class BlockRecorder:
                 shape=shape,
                 parameters=weights,
             )
-            self._splits[site] = Split(site, products(shortcut, branch))
+            self._splits[site] = Split(site, split_sums(shortcut, branch))
 
         watch_split(source, output, split)
 
@@ -118,8 +122,10 @@ def has_one_addition(module: nn.Module) -> bool:
     return any(True for _ in module.children()) and len(residual_parts(module)) == 1
 
 
-def products(shortcut: Tensor, branch: Tensor) -> Tensor:
+def split_sums(shortcut: Tensor, branch: Tensor) -> Tensor:
     """Squares of both and their products, summed up in float64: three numbers on the device."""
+    if shortcut.device.type == "cpu":
+        return torch.tensor(products(shortcut, branch), dtype=torch.float64)
     wide = torch.float32 if shortcut.device.type == "mps" else torch.float64
     s, b = shortcut.reshape(-1).to(wide), branch.reshape(-1).to(wide)
     return torch.stack([torch.dot(s, s), torch.dot(b, b), torch.dot(s, b)])

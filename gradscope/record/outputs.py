@@ -10,24 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradscope.measure import (
-    LOWEST,
-    STATISTICS,
-    channel_dim,
-    dead_fraction,
-    fast_histogram,
-    finish,
-    sample_stride,
-)
-from gradscope.record.sheet import Sheet, to_host
+from gradscope.measure import LOWEST, STATISTICS, channel_dim, dead_fraction, finish
+from gradscope.record.sheet import Sheet, Sums, arriving, to_host
 from gradscope.record.sites import SiteList
-
-HISTOGRAM_SAMPLE = 4096
-"""Elements of a tensor that its magnitude histogram reads; evenly spread."""
 
 SCALED = frozenset({"mean", "std", "rms", "norm", "absmax"})
 """Statistics that grow with the loss."""
@@ -43,7 +31,7 @@ class Seen:
     site: int
     forward: int
     backward: int | None = None
-    dead: Tensor | None = None
+    dead: Tensor | float = math.nan
     fraction: float = 1.0
 
 
@@ -56,31 +44,24 @@ class OutputRecorder:
         self._sheet = Sheet()
         self._seen: dict[str, Seen] = {}
         self._alias: list[tuple[int, str]] = []
-        self._counts: dict[tuple[int, int], tuple[NDArray[np.int64], float]] = {}
 
     def clear(self) -> None:
         """Forget the step."""
         self._sheet.clear()
         self._seen.clear()
         self._alias.clear()
-        self._counts.clear()
 
     def output(self, name: str, module: nn.Module, t: Tensor) -> None:
         """A module returned `t` (detached)."""
         site = self._site(name, module, t)
-        seen = self._seen[name] = Seen(site, self._sheet.add(t))
-        if t.dim() >= 2 and t.numel():
-            nonnegative = t.device.type == "cpu" and self._sheet.host_zeros(seen.forward) > 0
-            if nonnegative or t.device.type != "cpu":
-                seen.dead = dead_fraction(t, channel_dim(t, type(module).__name__))
-        self._histogram(site, 0, t)
+        seen = self._seen[name] = Seen(site, self._sheet.add(t, self._histograms))
+        seen.dead = dead_fraction(t, channel_dim(t, type(module).__name__))
 
     def gradient(self, name: str, t: Tensor) -> None:
         """The loss gradient `t` arrived at the output called `name`."""
         seen = self._seen.get(name)
         if seen is not None and not t.is_sparse:
-            seen.backward = self._sheet.add(t)
-            self._histogram(seen.site, 1, t)
+            seen.backward = self._sheet.add(t, self._histograms)
 
     def alias(self, name: str, module: nn.Module, other: str) -> None:
         """A module handed on the very tensor that `other` returned."""
@@ -103,28 +84,22 @@ class OutputRecorder:
         """
         if not self._seen:
             return None
-        seen = list(self._seen.values())
-        seen += [self._copy(site, other) for site, other in self._alias]
+        whole = list(self._seen.values())
+        seen = whole + [self._copy(site, other) for site, other in self._alias]
         resolve = self._sheet.take()
-        devices = {s.dead.device for s in seen if s.dead is not None}
-        dead = {
-            device: to_host(
-                torch.stack(
-                    [s.dead for s in seen if s.dead is not None and s.dead.device == device]
-                )
-            )
-            for device in devices
-        }
-        counts = dict(self._counts)
+        dead = arriving([s.dead for s in seen])
         factor = None if scale is None else to_host(scale.reshape(()))
         self.clear()
 
         def work() -> Mapping[str, Columns]:
             divisor = 1.0 if factor is None else float(factor())
-            tables = {"outputs": output_columns(step, seen, resolve(), dead, divisor)}
-            if counts:
-                tables["histograms"] = histogram_columns(step, counts, divisor)
-            return tables
+            sums = resolve()
+            slots = {(s.site, 0): s.forward for s in whole}
+            slots |= {(s.site, 1): s.backward for s in whole if s.backward is not None}
+            return {
+                "outputs": output_columns(step, seen, sums.raw, dead(), divisor),
+                **histogram_columns(step, slots, sums, divisor),
+            }
 
         return work
 
@@ -133,6 +108,9 @@ class OutputRecorder:
         return Seen(site, known.forward, known.backward, known.dead, known.fraction)
 
     def _site(self, name: str, module: nn.Module, t: Tensor) -> int:
+        known = self._sites.known("output", name)
+        if known is not None:
+            return known
         return self._sites.index(
             "output",
             name,
@@ -141,18 +119,12 @@ class OutputRecorder:
             shape=tuple(t.shape),
         )
 
-    def _histogram(self, site: int, of: int, t: Tensor) -> None:
-        if self._histograms and t.device.type == "cpu" and t.numel():
-            sample = t if t.dtype == torch.float32 else t.float()
-            counts = fast_histogram(sample, HISTOGRAM_SAMPLE)
-            self._counts[site, of] = (counts, 1.0 / sample_stride(t.numel(), HISTOGRAM_SAMPLE))
-
 
 def output_columns(
     step: int,
     seen: list[Seen],
     raw: NDArray[np.float64],
-    dead: Mapping[torch.device, Callable[[], NDArray[np.float64]]],
+    dead: NDArray[np.float64],
     divisor: float = 1.0,
 ) -> Columns:
     """Rows of the table `outputs` from the raw sums of one step; gradients are divided."""
@@ -162,15 +134,11 @@ def output_columns(
     reached = [i for i, s in enumerate(seen) if s.backward is not None]
     if reached:
         backward[reached] = statistics[[s.backward for s in seen if s.backward is not None]]
-    shares = np.full(len(seen), np.nan)
-    for device, arrived in dead.items():
-        rows = [i for i, s in enumerate(seen) if s.dead is not None and s.dead.device == device]
-        shares[rows] = arrived()
     columns: Columns = {
         "step": np.full(len(seen), step, dtype=np.int64),
         "site": np.array([s.site for s in seen], dtype=np.int32),
         "sampled_fraction": np.array([s.fraction for s in seen], dtype=np.float32),
-        "dead_fraction": shares.astype(np.float32),
+        "dead_fraction": dead.astype(np.float32),
     }
     for place, name in enumerate(STATISTICS):
         columns[name] = forward[:, place].astype(np.float32)
@@ -180,25 +148,26 @@ def output_columns(
 
 
 def histogram_columns(
-    step: int,
-    counts: Mapping[tuple[int, int], tuple[NDArray[np.int64], float]],
-    divisor: float = 1.0,
-) -> Columns:
-    """Rows of the table `histograms`: one per occupied exponent; gradients divided by a power of 2.
+    step: int, slots: Mapping[tuple[int, int], int], sums: Sums, divisor: float = 1.0
+) -> Mapping[str, Columns]:
+    """The table `histograms` of the tensors (site, of) that were counted: a row per occupied exponent.
 
-    A scale that is no power of two is taken as the nearest one.
+    Gradients are divided by a power of 2: a scale that is none is taken as the nearest one. No table
+    where nothing was counted.
     """
-    keys = list(counts)
-    table = np.stack([counts[key][0] for key in keys])
-    row, exponent = np.nonzero(table)
-    key = np.array(keys, dtype=np.int32)
-    fraction = np.array([counts[k][1] for k in keys], dtype=np.float32)
-    shift = np.where(key[row, 1] == 1, round(math.log2(divisor)) if divisor > 0 else 0, 0)
-    return {
+    keys = [key for key, slot in slots.items() if sums.fraction[slot] > 0]
+    if not keys:
+        return {}
+    where = [slots[key] for key in keys]
+    row, exponent = np.nonzero(sums.counts[where])
+    key = np.array(keys, dtype=np.int32)[row]
+    shift = np.where(key[:, 1] == 1, round(math.log2(divisor)) if divisor > 0 else 0, 0)
+    columns: Columns = {
         "step": np.full(len(row), step, dtype=np.int64),
-        "site": key[row, 0],
-        "of": key[row, 1],
+        "site": key[:, 0],
+        "of": key[:, 1],
         "exponent": (exponent + LOWEST - shift).astype(np.int32),
-        "count": table[row, exponent],
-        "sampled_fraction": fraction[row],
+        "count": sums.counts[where][row, exponent].astype(np.int64),
+        "sampled_fraction": sums.fraction[where][row],
     }
+    return {"histograms": columns}

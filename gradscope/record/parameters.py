@@ -5,6 +5,7 @@ Must never know module outputs or files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradscope.hooks import clean_name
-from gradscope.measure import fast_histogram, finish, sample_stride, square_sum
-from gradscope.record.outputs import HISTOGRAM_SAMPLE, Columns, Work, histogram_columns
+from gradscope.measure import finish, square_sum, square_sums
+from gradscope.record.outputs import Columns, Work, histogram_columns
 from gradscope.record.ranks import LOCAL
-from gradscope.record.sheet import Sheet, to_host
+from gradscope.record.sheet import Sheet, arriving, to_host
 from gradscope.record.sites import SiteList
 
 COUNT, ZEROS = 0, 2
@@ -61,7 +62,7 @@ class ParameterRecorder:
         self._known: dict[int, Known] = {}
         self._strangers: set[int] = set()
         self._before: Before | None = None
-        self._accumulated: dict[int, Tensor] = {}
+        self._accumulated: dict[int, Tensor | float] = {}
         self.keep_local = False
         self.refresh()
 
@@ -166,19 +167,16 @@ class ParameterRecorder:
     ) -> Work:
         sheet = Sheet()
         index = self._site_index(parameters)
-        counts: dict[tuple[int, int], tuple[NDArray[np.int64], float]] = {}
         slots: list[int | None] = []
         numel: list[int] = []
-        for site, parameter in zip(index, parameters, strict=True):
+        for parameter in parameters:
             if parameter.grad is None:
                 slots.append(None)
                 numel.append(0)
                 continue
             gradient = local(parameter.grad)
-            slots.append(sheet.add(gradient))
+            slots.append(sheet.add(gradient, self._histograms))
             numel.append(local(parameter).numel())
-            if self._histograms and gradient.device.type == "cpu" and gradient.numel():
-                counts[int(site), 1] = histogram(gradient)
         before = self._before
         weight_slots = [sheet.add(w) for w in before.copies] if before is not None else []
         resolve = sheet.take()
@@ -187,19 +185,20 @@ class ParameterRecorder:
         loss = None if loss_scale is None else to_host(loss_scale.reshape(()))
 
         def work() -> Mapping[str, Columns]:
-            raw = resolve()
+            sums = resolve()
             divisor = 1.0 if factor is None else float(factor())
-            columns = full_columns(raw, slots, weight_slots, numel, divisor)
+            columns = full_columns(sums.raw, slots, weight_slots, numel, divisor)
             if self.keep_local:  # backward left the process's own gradient, not yet averaged
                 columns[LOCAL] = clip(np.ones(len(index))) ** -1.0 / (loss() if loss else 1.0)
                 clipped = np.full(len(index), np.nan)
             else:
                 clipped = clip(columns["grad_norm"] * (loss() if loss else 1.0))
             columns["clip_factor"] = clipped
-            tables = {"parameters": keyed(step, index, columns)}
-            if counts:
-                tables["histograms"] = histogram_columns(step, counts, divisor)
-            return tables
+            counted = {(int(i), 1): s for i, s in zip(index, slots, strict=True) if s is not None}
+            return {
+                "parameters": keyed(step, index, columns),
+                **histogram_columns(step, counted, sums, divisor),
+            }
 
         return work
 
@@ -218,19 +217,13 @@ class ParameterRecorder:
         self, parameters: list[nn.Parameter]
     ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
         """The function norms at the step -> clip factors; NaN where no norm was seen before."""
-        seen = [self._accumulated.pop(id(p), None) for p in parameters]
-        where = [i for i, norm in enumerate(seen) if norm is not None]
-        if not where:
-            return lambda norms: np.full(len(norms), np.nan)
-        arrived = to_host(torch.stack([n for n in seen if n is not None]))
+        seen = [self._accumulated.pop(id(p), math.nan) for p in parameters]
+        arrived = arriving(seen)
 
         def factors(norms: NDArray[np.float64]) -> NDArray[np.float64]:
-            out = np.full(len(norms), np.nan)
             with np.errstate(divide="ignore", invalid="ignore"):
-                ratio = norms[where] / arrived()
-            unclipped = np.isclose(ratio, 1.0, rtol=2e-6, atol=0.0)
-            out[where] = np.where(unclipped, 1.0, ratio)
-            return out
+                ratio = norms / arrived()
+            return np.where(np.isclose(ratio, 1.0, rtol=2e-6, atol=0.0), 1.0, ratio)
 
         return factors
 
@@ -238,8 +231,11 @@ class ParameterRecorder:
         found = []
         for parameter in parameters:
             known = self._known[id(parameter)]
+            place = self._sites.known("parameter", known.name)
             found.append(
-                self._sites.index(
+                place
+                if place is not None
+                else self._sites.index(
                     "parameter",
                     known.name,
                     module=known.module,
@@ -254,23 +250,17 @@ class ParameterRecorder:
 def local(t: Tensor) -> Tensor:
     """A tensor's values on this process as a plain real one: of shards, sparse, complex ones too."""
     t = t.detach()
-    if hasattr(t, "to_local"):
+    if type(t) is not Tensor and hasattr(t, "to_local"):
         t = cast(Tensor, t.to_local())
     if t.is_sparse:
         t = t.coalesce().values()
     return torch.view_as_real(t) if t.is_complex() else t
 
 
-def histogram(t: Tensor) -> tuple[NDArray[np.int64], float]:
-    """The magnitude histogram of a sample of a host tensor, and the share that was read."""
-    counts = fast_histogram(t if t.dtype == torch.float32 else t.float(), HISTOGRAM_SAMPLE)
-    return counts, 1.0 / sample_stride(t.numel(), HISTOGRAM_SAMPLE)
-
-
-def norm_now(t: Tensor) -> Tensor:
-    """L2 norm as a scalar tensor on the tensor's device, added up in float64."""
+def norm_now(t: Tensor) -> Tensor | float:
+    """L2 norm added up in float64: a number for a host tensor, else a scalar tensor on its device."""
     if t.device.type == "cpu":
-        return torch.tensor(square_sum(t), dtype=torch.float64).sqrt_()
+        return math.sqrt(square_sum(t))
     wide = torch.float32 if t.device.type == "mps" else torch.float64
     norm: Tensor = torch.linalg.vector_norm(t, dtype=wide)
     return norm
@@ -284,7 +274,7 @@ def gradient_norms(gradients: list[Tensor]) -> Callable[[], NDArray[np.float64]]
     """
     devices = {g.device for g in gradients}
     if all(d.type == "cpu" for d in devices):
-        squares = np.array([square_sum(g) for g in gradients])
+        squares = np.array(square_sums(gradients))
         return lambda: np.sqrt(squares)
     arrived = []
     for device in devices:

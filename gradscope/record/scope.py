@@ -71,7 +71,7 @@ class Scope:
         self._sites = SiteList()
         self._compiled = compiled
         self._outputs = OutputRecorder(self._sites, histograms)
-        self._blocks = BlockRecorder(self._sites)
+        self._blocks = BlockRecorder(self._sites, chosen)
         self._parameters = ParameterRecorder(
             model, self._sites, frozenset(chosen).__contains__, histograms
         )

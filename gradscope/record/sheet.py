@@ -1,13 +1,13 @@
-"""Tensors -> rows of raw sums, on whatever device they live, without waiting for it.
+"""Tensors -> rows of raw sums and magnitude counts, on whatever device they live, without waiting.
 
-Host tensors are summed at once. For others the sums stay in a buffer on their device until the step
-ends; one copy per device then brings them to pinned memory, and a background thread waits for it.
+Host tensors are read at once. For others the sums stay in buffers on their device until the step
+ends; one copy per buffer then brings them to pinned memory, and a background thread waits for it.
 Must never know sites, steps or files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,26 +15,43 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradscope.measure import RAW, raw_sums, raw_sums_into
+from gradscope.measure import BINS, RAW, raw_sums, raw_sums_into, sample_stride
 
 CHUNK = 256
 """Rows a device buffer grows by."""
 
+HISTOGRAM_SAMPLE = 4096
+"""Elements of a host tensor that its magnitude counts read; evenly spread."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """One step's tensors by slot: `RAW` sums (slots, 7), magnitude counts (slots, `BINS`), and the
+    share of the elements that was counted (slots,), 0 where none was asked for."""
+
+    raw: NDArray[np.float64]
+    counts: NDArray[np.int32]
+    fraction: NDArray[np.float32]
+
 
 @dataclass
 class DeviceRows:
-    """Slots of one device and the buffer (rows, 7) their sums are written to."""
+    """Slots of one device and the buffers (rows, 7) and (rows, `BINS`) that are written there."""
 
-    buffers: list[Tensor] = field(default_factory=list)
+    device: torch.device
+    sums: list[Tensor] = field(default_factory=list)
+    counts: list[Tensor] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
 
-    def row(self, device: torch.device, slot: int) -> Tensor:
+    def add(self, t: Tensor, slot: int, counted: bool) -> float:
         used = len(self.slots) % CHUNK
         if used == 0:
-            wide = torch.float32 if device.type == "mps" else torch.float64
-            self.buffers.append(torch.zeros(CHUNK, len(RAW), dtype=wide, device=device))
+            wide = torch.float32 if self.device.type == "mps" else torch.float64
+            self.sums.append(torch.zeros(CHUNK, len(RAW), dtype=wide, device=self.device))
+            self.counts.append(torch.zeros(CHUNK, BINS, dtype=torch.int32, device=self.device))
         self.slots.append(slot)
-        return self.buffers[-1][used]
+        counts = self.counts[-1][used] if counted else None
+        return raw_sums_into(t, self.sums[-1][used], counts, HISTOGRAM_SAMPLE)
 
 
 class Sheet:
@@ -42,41 +59,51 @@ class Sheet:
 
     def __init__(self) -> None:
         self._host: dict[int, tuple[float, ...]] = {}
+        self._counts: dict[int, NDArray[np.int32]] = {}
         self._devices: dict[torch.device, DeviceRows] = {}
-        self._size = 0
+        self._fraction: list[float] = []
 
-    def add(self, t: Tensor) -> int:
-        """Sum up `t` and return its slot."""
-        slot = self._size
-        self._size += 1
+    def add(self, t: Tensor, counted: bool = False) -> int:
+        """Sum up `t`, `counted` with its magnitudes, and return its slot."""
+        slot = len(self._fraction)
         if t.device.type == "cpu":
-            self._host[slot] = raw_sums(t)
+            counts = np.zeros(BINS, dtype=np.int32) if counted and t.numel() else None
+            self._host[slot] = raw_sums(t, counts, HISTOGRAM_SAMPLE)
+            if counts is not None:
+                self._counts[slot] = counts
+            share = 1.0 / sample_stride(t.numel(), HISTOGRAM_SAMPLE)
         else:
-            rows = self._devices.setdefault(t.device, DeviceRows())
-            raw_sums_into(t, rows.row(t.device, slot))
+            rows = self._devices.get(t.device)
+            if rows is None:
+                rows = self._devices[t.device] = DeviceRows(t.device)
+            share = rows.add(t, slot, counted)
+        self._fraction.append(share if counted and t.numel() else 0.0)
         return slot
-
-    def host_zeros(self, slot: int) -> float:
-        """How many elements of a host tensor's slot are zero; 0 for a tensor on a device."""
-        return self._host[slot][RAW.index("zeros")] if slot in self._host else 0.0
 
     def clear(self) -> None:
         """Forget everything added."""
         self.__init__()  # type: ignore[misc]
 
-    def take(self) -> Callable[[], NDArray[np.float64]]:
-        """Start copying to the host; the function returned waits and gives all rows (slots, 7)."""
-        host, size = self._host, self._size
-        moving = [(rows.slots, to_host(torch.cat(rows.buffers))) for rows in self._devices.values()]
+    def take(self) -> Callable[[], Sums]:
+        """Start copying to the host; the function returned waits and gives all rows."""
+        host, counts, fraction = self._host, self._counts, self._fraction
+        moving = [
+            (rows.slots, to_host(torch.cat(rows.sums)), to_host(torch.cat(rows.counts)))
+            for rows in self._devices.values()
+        ]
         self.clear()
 
-        def resolve() -> NDArray[np.float64]:
-            raw = np.zeros((size, len(RAW)))
+        def resolve() -> Sums:
+            raw = np.zeros((len(fraction), len(RAW)))
+            found = np.zeros((len(fraction), BINS), dtype=np.int32)
             if host:
                 raw[list(host)] = list(host.values())
-            for slots, arrived in moving:
-                raw[slots] = arrived()[: len(slots)]
-            return raw
+            if counts:
+                found[list(counts)] = list(counts.values())
+            for slots, sums, counted in moving:
+                raw[slots] = sums()[: len(slots)]
+                found[slots] = counted()[: len(slots)]
+            return Sums(raw, found, np.array(fraction, dtype=np.float32))
 
         return resolve
 
@@ -99,3 +126,25 @@ def to_host(t: Tensor) -> Callable[[], NDArray[np.float64]]:
         return np.asarray(pinned.to(torch.float64).numpy())
 
     return wait
+
+
+def arriving(values: Sequence[Tensor | float]) -> Callable[[], NDArray[np.float64]]:
+    """Start copying scalars to the host, one copy per device; the function returned waits for them."""
+    out = np.full(len(values), np.nan)
+    places: dict[torch.device, list[int]] = {}
+    for place, value in enumerate(values):
+        if isinstance(value, Tensor):
+            places.setdefault(value.device, []).append(place)
+        else:
+            out[place] = value
+    moving = [
+        (where, to_host(torch.stack([torch.as_tensor(values[i]) for i in where])))
+        for where in places.values()
+    ]
+
+    def resolve() -> NDArray[np.float64]:
+        for where, arrived in moving:
+            out[where] = arrived()
+        return out
+
+    return resolve

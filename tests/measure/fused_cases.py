@@ -1,11 +1,10 @@
 """Run by test_fused.py under Triton's interpreter: the fused kernel against the float64 reference."""
 
-import numpy as np
 import torch
 from test_statistics import AWKWARD, STATISTICS, agree, reference
 
-from gradscope.measure import BINS, LOWEST, RAW, finish, fused, magnitude_histogram
-from gradscope.measure.fused import BLOCK, EXPONENTS, fits, fused_sums_into
+from gradscope.measure import BINS, RAW, finish, fused, magnitude_histogram
+from gradscope.measure.fused import BLOCK, fits, fused_sums_into
 
 # The interpreter takes milliseconds per tile: few programs with several tiles each, the last ragged,
 # and large cases cut short.
@@ -16,16 +15,10 @@ CUT = 50_000
 
 def check(t: torch.Tensor) -> None:
     row = torch.full((len(RAW),), 99.0, dtype=torch.float64)
-    counts = torch.zeros(EXPONENTS, dtype=torch.int32)
+    counts = torch.zeros(BINS, dtype=torch.int32)
     fused_sums_into(t, row, counts)
     agree(dict(zip(STATISTICS, finish(row.numpy()), strict=True)), reference(t))
-    found = np.zeros(BINS, dtype=np.int64)
-    found[-126 - LOWEST :] = counts[1:255].numpy()
-    exact = magnitude_histogram(t.float())
-    assert (found[-126 - LOWEST :] == exact[-126 - LOWEST :]).all(), "counts"
-    subnormal = int(exact[: -126 - LOWEST].sum())
-    zeros = int((t.float() == 0).sum())
-    assert int(counts[0]) == subnormal + zeros, "bin 0"
+    assert (counts.numpy() == magnitude_histogram(t)).all(), "counts"
     if t.numel() > CUT:
         return
     alone = torch.zeros_like(row)

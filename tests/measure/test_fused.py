@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_statistics import AWKWARD, STATISTICS, agree, reference
 
-from gradscope.measure import RAW, device, finish, fused, raw_sums_into
+from gradscope.measure import BINS, RAW, device, finish, fused, magnitude_histogram, raw_sums_into
 
 HERE = Path(__file__).parent
 
@@ -39,6 +39,7 @@ def test_compiles_for_a_gpu_that_need_not_be_there(elements: str, counts: str) -
 
     signature = {"x": elements, "partial": "*fp64", "counts": counts, "n": "i32", "tiles": "i32"}
     constants = {"COUNTED": counts == "*i32", "TILE": fused.BLOCK, "WIDTH": fused.PARTS}
+    constants |= {"OCCUPIED": BINS, "WIDE": fused.SLOTS}
     source = ASTSource(
         fn=fused._partial_sums,
         signature={**signature, **dict.fromkeys(constants, "constexpr")},
@@ -49,7 +50,7 @@ def test_compiles_for_a_gpu_that_need_not_be_there(elements: str, counts: str) -
 
 
 def test_a_kernel_that_cannot_be_built_is_replaced_with_a_warning(monkeypatch) -> None:
-    def unbuildable(t: torch.Tensor, row: torch.Tensor) -> None:
+    def unbuildable(t: torch.Tensor, row: torch.Tensor, counts: None) -> None:
         raise RuntimeError("no C compiler")
 
     monkeypatch.setattr(device, "fused_sums_into", unbuildable)
@@ -57,8 +58,8 @@ def test_a_kernel_that_cannot_be_built_is_replaced_with_a_warning(monkeypatch) -
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     row = torch.zeros(len(RAW), dtype=torch.float64)
     with pytest.warns(UserWarning, match="no C compiler"):
-        assert not device._fused(torch.ones(3), row)
-    assert not device._fused(torch.ones(3), row)
+        assert not device._fused(torch.ones(3), row, None)
+    assert not device._fused(torch.ones(3), row, None)
 
 
 @pytest.mark.gpu
@@ -67,6 +68,8 @@ def test_a_kernel_that_cannot_be_built_is_replaced_with_a_warning(monkeypatch) -
 def test_agrees_on_a_gpu(case: str) -> None:
     t = AWKWARD[case].cuda()
     row = torch.zeros(len(RAW), dtype=torch.float64, device="cuda")
-    raw_sums_into(t, row)
+    counts = torch.zeros(BINS, dtype=torch.int32, device="cuda")
+    raw_sums_into(t, row, counts)
     torch.cuda.synchronize()
+    assert (counts.cpu().numpy() == magnitude_histogram(AWKWARD[case])).all()
     agree(dict(zip(STATISTICS, finish(row.cpu().numpy()), strict=True)), reference(AWKWARD[case]))
