@@ -67,19 +67,20 @@ class BlockRecorder:
             return
         token = self._pass
         shape = tuple(output.shape)
-        weights = sum(p.numel() for p in module.parameters())
 
         def split(shortcut: Tensor, branch: Tensor) -> None:
             if token is not self._pass or shortcut.shape != branch.shape:
                 return
-            site = self._sites.index(
-                "block",
-                name,
-                module=name,
-                module_type=type(module).__name__,
-                shape=shape,
-                parameters=weights,
-            )
+            site = self._sites.known("block", name)
+            if site is None:
+                site = self._sites.index(
+                    "block",
+                    name,
+                    module=name,
+                    module_type=type(module).__name__,
+                    shape=shape,
+                    parameters=sum(p.numel() for p in module.parameters()),
+                )
             self._splits[site] = Split(site, split_sums(shortcut, branch))
 
         watch_split(source, output, split)

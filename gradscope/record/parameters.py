@@ -6,7 +6,7 @@ Must never know module outputs or files.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -88,7 +88,13 @@ class ParameterRecorder:
 
     def mine(self, optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
         """The observed parameters that an optimizer updates, trainable ones only."""
-        found = []
+        return list(self._mine(optimizer))
+
+    def concerned(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether an optimizer updates any of them."""
+        return any(True for _ in self._mine(optimizer))
+
+    def _mine(self, optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 key = id(parameter)
@@ -97,8 +103,7 @@ class ParameterRecorder:
                     if key not in self._known:
                         self._strangers.add(key)
                 if key in self._known and parameter.requires_grad:
-                    found.append(parameter)
-        return found
+                    yield parameter
 
     def observed(self, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
         """Those of the parameters that belong to observed modules."""

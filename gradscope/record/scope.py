@@ -205,7 +205,7 @@ class Scope:
     # what torch calls
 
     def _concerns(self, optimizer: torch.optim.Optimizer) -> bool:
-        return self._open and bool(self._parameters.mine(optimizer))
+        return self._open and self._parameters.concerned(optimizer)
 
     def _before(self, optimizer: torch.optim.Optimizer, step: int, closure: bool) -> None:
         began = time.perf_counter()
