@@ -192,6 +192,27 @@ def wandb(root: Path) -> Begin:
     return begin
 
 
+def aim(root: Path) -> Begin:
+    """Aim, distributions of all weights and gradients at each step."""
+    os.environ.setdefault("AIM_UI_TELEMETRY_ENABLED", "0")
+    import aim as tool  # type: ignore[import-not-found] # noqa: PLC0415 - an optional peer
+    from aim.pytorch import (  # type: ignore[import-not-found] # noqa: PLC0415
+        track_gradients_dists,
+        track_params_dists,
+    )
+
+    def begin(loop: Loop) -> tuple[Stop, Stop]:
+        run = tool.Run(repo=str(root), system_tracking_interval=None, log_system_params=False)
+
+        def write() -> None:
+            track_params_dists(loop.model, run)
+            track_gradients_dists(loop.model, run)
+
+        return write, run.close
+
+    return begin
+
+
 def image_loop(name: str, size: int, batch: int, device: str, autocast: bool = False) -> Loop:
     """A network by its name on random images of `size` x `size` with ten classes."""
     model = build(name, in_channels=3, image_size=size, num_classes=10).to(device)
@@ -283,6 +304,7 @@ def peers(case: str, loop: Loop, root: Path, steps: int, pairs: int) -> list[Row
     for way, module, make in (
         ("TensorBoard histograms", "tensorboard", tensorboard),
         ('wandb offline watch(log="all")', "wandb", wandb),
+        ("Aim distributions, each step", "aim", aim),
     ):
         if find_spec(module) is None:
             rows.append(Row(case, way, note="not installed"))
@@ -294,7 +316,7 @@ def peers(case: str, loop: Loop, root: Path, steps: int, pairs: int) -> list[Row
 def growth(root: Path, device: str, steps: int, pairs: int) -> list[Row]:
     """Cost per site and step of every=1 as the net gets deeper; batch 4, so that sites count."""
     rows = []
-    for name in ("resnet20", "resnet56", "resnet110"):
+    for name in ("resnet20", "resnet56", "resnet110", "resnet1202"):
         loop = image_loop(name, 32, 4, device)
         row = compare("growth", f"{name} every=1", (loop, loop), tracked(root, 1), steps, pairs)
         sites = len(list(loop.model.parameters())) + len(list(loop.model.modules()))
