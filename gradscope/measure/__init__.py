@@ -13,7 +13,13 @@ from gradscope.measure.histogram import (
     sample_stride,
     underflow_share,
 )
-from gradscope.measure.host import products, raw_sums, square_sum, square_sums
+from gradscope.measure.host import (
+    difference_square_sum,
+    products,
+    raw_sums,
+    square_sum,
+    square_sums,
+)
 from gradscope.measure.raw import RAW, STATISTICS, finish
 
 __all__ = [
@@ -24,6 +30,7 @@ __all__ = [
     "channel_dim",
     "dead_channels",
     "dead_fraction",
+    "difference_square_sum",
     "fast_histogram",
     "finish",
     "magnitude_histogram",

@@ -119,12 +119,15 @@ static void count_exponent(const float *x, int32_t *counts) {
     }
 }
 
+typedef void (*PairSum)(const float *, const float *, size_t, double *);
+
 typedef struct {
     const float *x, *y;
     size_t n, stride;
     int counted;
+    PairSum pair;
     Sums sums[THREADS];
-    double products[THREADS][3];
+    double pairs[THREADS][3];
     int32_t counts[THREADS][BINS];
 } Work;
 
@@ -290,27 +293,59 @@ static void add_products(const float *a, const float *b, size_t n, double *sums)
     }
 }
 
-static void products_part(Work *work, int number, size_t start, size_t end) {
+FOR_EACH_MACHINE
+static void add_differences(const float *a, const float *b, size_t n, double *sum) {
+    double lanes[LANES] = {0};
+    size_t whole = n - n % LANES;
+    for (size_t i = 0; i < whole; i += LANES)
+        for (int j = 0; j < LANES; j++) {
+            double away = (double)a[i + j] - b[i + j];
+            lanes[j] += away * away;
+        }
+    for (size_t i = whole; i < n; i++) {
+        double away = (double)a[i] - b[i];
+        lanes[0] += away * away;
+    }
+    for (int j = 0; j < LANES; j++)
+        *sum += lanes[j];
+}
+
+static void pairs_part(Work *work, int number, size_t start, size_t end) {
     for (; start < end; start += CHUNK) {
         size_t size = end - start < CHUNK ? end - start : CHUNK;
-        add_products(work->x + start, work->y + start, size, work->products[number]);
+        work->pair(work->x + start, work->y + start, size, work->pairs[number]);
     }
 }
-SHARED(products_part)
+SHARED(pairs_part)
 
-static PyObject *host_products(PyObject *self, PyObject *args) {
+/* Sums over pairs of elements, as `pair` makes them, three at most; 0 upon unusable arguments. */
+static int add_pairs(PyObject *args, const char *names, PairSum pair, double *sums) {
     unsigned long long left, right, n;
-    if (!PyArg_ParseTuple(args, "KKK", &left, &right, &n))
-        return NULL;
+    if (!PyArg_ParseTuple(args, names, &left, &right, &n))
+        return 0;
     Work work;
     work.x = (const float *)(uintptr_t)left, work.y = (const float *)(uintptr_t)right, work.n = n;
-    memset(work.products, 0, sizeof work.products);
-    SHARE_OUT(products_part, &work);
-    double sums[3] = {0};
+    work.pair = pair;
+    memset(work.pairs, 0, sizeof work.pairs);
+    SHARE_OUT(pairs_part, &work);
     for (int t = 0; t < THREADS; t++)
         for (int i = 0; i < 3; i++)
-            sums[i] += work.products[t][i];
+            sums[i] += work.pairs[t][i];
+    return 1;
+}
+
+static PyObject *host_products(PyObject *self, PyObject *args) {
+    double sums[3] = {0};
+    if (!add_pairs(args, "KKK:products", add_products, sums))
+        return NULL;
     return Py_BuildValue("ddd", sums[0], sums[1], sums[2]);
+}
+
+static PyObject *host_difference(PyObject *self, PyObject *args) {
+    double sums[3] = {0};
+    if (!add_pairs(args, "KKK:difference", add_differences, sums))
+        return NULL;
+    return PyFloat_FromDouble(sums[0]);
 }
 
 static PyObject *host_silent_channels(PyObject *self, PyObject *args) {
@@ -339,6 +374,8 @@ static PyMethodDef methods[] = {
      "square_sums(addresses, counts) -> list of the sums of squares of the finite elements."},
     {"products", host_products, METH_VARARGS,
      "products(left, right, n) -> the sums of squares of both and of their products."},
+    {"difference", host_difference, METH_VARARGS,
+     "difference(left, right, n) -> the sum of squares of left - right."},
     {"silent_channels", host_silent_channels, METH_VARARGS,
      "silent_channels(address, outer, channels, inner) -> how many channels are zero throughout."},
     {NULL, NULL, 0, NULL},

@@ -64,6 +64,14 @@ def products(a: Tensor, b: Tensor) -> tuple[float, float, float]:
     return (torch.dot(x, x).item(), torch.dot(y, y).item(), torch.dot(x, y).item())
 
 
+def difference_square_sum(a: Tensor, b: Tensor) -> float:
+    """Sum of squares of a - b, of two host tensors of one shape and dtype, added up in float64."""
+    if compiled is not None and a.dtype == b.dtype == torch.float32:
+        x, y = a.contiguous(), b.contiguous()
+        return compiled.difference(x.data_ptr(), y.data_ptr(), x.numel())
+    return (a.double() - b.double()).square().sum().item()
+
+
 def silent_channels(t: Tensor, dim: int) -> int | None:
     """How many channels (dimension `dim`) are zero throughout; None where the pass does not apply."""
     if compiled is None or t.dtype != torch.float32 or not t.is_contiguous():

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradscope.hooks import clean_name
-from gradscope.measure import finish, square_sum, square_sums
+from gradscope.measure import difference_square_sum, finish, square_sum, square_sums
 from gradscope.record.outputs import Columns, Work, histogram_columns
 from gradscope.record.ranks import LOCAL
 from gradscope.record.sheet import Sheet, arriving, to_host
@@ -297,7 +297,10 @@ def gradient_norms(gradients: list[Tensor]) -> Callable[[], NDArray[np.float64]]
 
 
 def update_squares(now: list[Tensor], before: list[Tensor]) -> Callable[[], NDArray[np.float64]]:
-    """Sums of squares of now - before; `before` is overwritten."""
+    """Sums of squares of now - before; `before` may be overwritten."""
+    if all(t.device.type == "cpu" for t in now):
+        found = [difference_square_sum(a, b) for a, b in zip(now, before, strict=True)]
+        return lambda: np.array(found)
     torch._foreach_sub_(before, now)
     norms = gradient_norms(before)
     return lambda: norms() ** 2

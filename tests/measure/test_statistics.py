@@ -11,6 +11,7 @@ from gradscope.measure import (
     RAW,
     STATISTICS,
     dead_fraction,
+    difference_square_sum,
     finish,
     host,
     magnitude_histogram,
@@ -193,6 +194,7 @@ def test_any_number_of_threads_reads_each_element_once(threads: int, size: int) 
         other = t.flip(0) + 1.0
         y = other.double().numpy()
         assert products(t, other) == pytest.approx((x @ x, y @ y, x @ y), rel=1e-5)
+        assert difference_square_sum(t, other) == pytest.approx(((x - y) ** 2).sum(), rel=1e-5)
     finally:
         torch.set_num_threads(before)
 
