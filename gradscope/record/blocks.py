@@ -58,7 +58,7 @@ class BlockRecorder:
 
     def leave(self, name: str, module: nn.Module, output: object) -> None:
         """The module returned for the first time in this step."""
-        source = self._entered.get(name)
+        source = self._entered.pop(name, None)  # a place in the graph keeps its activations
         if source is None or not isinstance(output, Tensor):
             return
         token = self._pass

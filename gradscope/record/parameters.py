@@ -5,7 +5,7 @@ Must never know module outputs or files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -203,8 +203,8 @@ class ParameterRecorder:
 
         return work
 
-    def watch_accumulation(self, parameters: list[nn.Parameter]) -> list[Callable[[], None]]:
-        """Remember gradients' norms as backward left them, for clip factors; returns removers."""
+    def watch_accumulation(self, parameters: list[nn.Parameter]) -> Iterator[Callable[[], None]]:
+        """Remember gradients' norms as backward left them, for clip factors; yields removers."""
 
         def accumulated(parameter: Tensor) -> None:
             if parameter.grad is not None:
@@ -212,7 +212,8 @@ class ParameterRecorder:
                 self._accumulated[id(parameter)] = norm_now(gradient)
 
         self._accumulated.clear()
-        return [p.register_post_accumulate_grad_hook(accumulated).remove for p in parameters]
+        for parameter in parameters:
+            yield parameter.register_post_accumulate_grad_hook(accumulated).remove
 
     def _clip_factors(
         self, parameters: list[nn.Parameter]

@@ -98,7 +98,9 @@ class Scope:
         self._stance: Any = None
         self._plan = self._last_plan = (False, False)
         self._open = True
-        self._clock = Clock(optimizers, self._concerns, self._before, self._after, start)
+        self._clock = Clock(
+            optimizers, self._concerns, self._before, self._after, self._start_over, start
+        )
         self._stop_scaler = listen(self._skipped)
         self._last = time.perf_counter()
         self._prepare()
@@ -248,9 +250,13 @@ class Scope:
     def _skipped(self, optimizer: torch.optim.Optimizer) -> None:
         if self._concerns(optimizer):
             self._drain_rows(scalar_work(self._clock.now, time.time(), {"skipped_step": 1.0}))
-            self._forget_pass()
-            self._detach()
-            self._prepare()
+            self._start_over()
+
+    def _start_over(self) -> None:
+        """Forget what was seen since the last step, and make ready for the next one."""
+        self._forget_pass()
+        self._detach()
+        self._prepare()
 
     def _forget_pass(self) -> None:
         self._outputs.clear()
@@ -295,7 +301,8 @@ class Scope:
                 "The model is compiled: module outputs are recorded with eager_samples=True only."
             )
         trainable = [p for p in self._model.parameters() if p.requires_grad and p.is_leaf]
-        self._clip_watch = self._parameters.watch_accumulation(trainable)
+        for remove in self._parameters.watch_accumulation(trainable):
+            self._clip_watch.append(remove)
 
     def _detach(self) -> None:
         self._observer.detach()
