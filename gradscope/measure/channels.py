@@ -29,7 +29,7 @@ def dead_fraction(t: Tensor, dim: int, nonnegative: bool = False) -> Tensor:
     `nonnegative` says that no element is below zero, which spares a pass.
     """
     if t.dim() < 2 or t.numel() == 0:
-        return torch.full((), float("nan"))
+        return torch.full((), float("nan"), device=t.device)
     if t.device.type == "cpu":
         return _on_host(t, dim)
     if not nonnegative:
@@ -49,4 +49,4 @@ def _on_host(t: Tensor, dim: int) -> Tensor:
     number = candidates.numel()
     if number and t.shape[batch] > 1:
         number = int(dead_channels(t.index_select(dim, candidates), dim).sum())
-    return torch.tensor(number / first.numel())
+    return torch.tensor(number / first.numel(), device="cpu")

@@ -271,7 +271,7 @@ def histogram(t: Tensor) -> tuple[NDArray[np.int64], float]:
 def norm_now(t: Tensor) -> Tensor:
     """L2 norm as a scalar tensor on the tensor's device, added up in float64."""
     if t.device.type == "cpu":
-        return torch.tensor(square_sum(t), dtype=torch.float64).sqrt_()
+        return torch.tensor(square_sum(t), dtype=torch.float64, device="cpu").sqrt_()
     wide = torch.float32 if t.device.type == "mps" else torch.float64
     norm: Tensor = torch.linalg.vector_norm(t, dtype=wide)
     return norm
