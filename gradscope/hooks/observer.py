@@ -104,7 +104,7 @@ class Observer:
         self._names.clear()
 
     def _enter(self, module: nn.Module, args: tuple[object, ...]) -> None:
-        if torch.compiler.is_compiling():
+        if being_traced():
             return
         if module is self._model:
             self._enter_model()
@@ -114,7 +114,7 @@ class Observer:
         self.order.setdefault(name, len(self.order))
         first = name not in self._calls and not self._backward
         if first and torch.is_grad_enabled() and not recomputing():
-            self._on_entry(name, module, args)
+            self._guarded(name, self._on_entry, name, module, args)
 
     def _enter_model(self) -> None:
         """A call of the whole model: forget a pass that was broken off or thrown away."""
@@ -133,12 +133,12 @@ class Observer:
         )
 
     def _leave(self, module: nn.Module, _args: object, output: object) -> None:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if being_traced() or not torch.is_grad_enabled():
             return
         again = recomputing()
         name = self._names.get(id(module))
         if name is not None and (again or self._same_pass()):
-            self._returns(name, module, output, again)
+            self._guarded(name, self._returns, name, module, output, again)
         if module is self._model and not again:
             self._inside = False
 
@@ -182,9 +182,9 @@ class Observer:
             self._on_alias(site, module, known[2])
             return
         self._returned[id(tensor)] = (weakref.ref(tensor), tensor._version, site)
-        self._on_output(site, module, tensor.detach())
         if tensor.requires_grad:
             self._listen(site, tensor)
+        self._on_output(site, module, tensor.detach())
 
     def _listen(self, site: str, tensor: Tensor) -> None:
         token = self._pass
@@ -192,7 +192,7 @@ class Observer:
         def arrived(gradient: Tensor) -> None:
             if token is self._pass and gradient is not None:
                 self._begin_backward()
-                self._on_gradient(site, gradient.detach())
+                self._guarded(site, self._on_gradient, site, gradient.detach())
 
         tensor.register_hook(arrived)
         self._listeners.append(weakref.ref(arrived))
@@ -209,6 +209,18 @@ class Observer:
 
         Variable._execution_engine.queue_callback(ended)
 
+    def _guarded(self, site: str, function: Callable[..., None], *args: object) -> None:
+        """Call what reads tensors: a kind of tensor that nobody thought of must not end a training."""
+        try:
+            function(*args)
+        except Exception as error:
+            self._on_skip(site, f"reading it failed with {type(error).__name__}: {error}")
+
+
+def being_traced() -> bool:
+    """Whether a compiler or a tracer runs the forward pass to see what it does."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
 
 def recomputing() -> bool:
     """Whether a backward pass is running: a forward call then is checkpointing's second one."""
@@ -223,6 +235,8 @@ def unsupported(tensor: Tensor) -> str:
         return "it is on the meta device and has no values"
     if tensor.is_quantized:
         return "it is quantised"
+    if tensor.is_nested:
+        return "it is nested"
     if tensor.layout != torch.strided:
         return f"its layout is {tensor.layout}"
     if not tensor.is_floating_point():

@@ -28,7 +28,8 @@ class Clock:
     optimizer's step belongs to the leader's last step unless it was already seen there. One that
     steps on while the leader rests, or is new and updates the leader's parameters, takes the lead.
     Optimizers are found by torch's global step hooks, so nothing is asked of the training script.
-    `broken()` is called when an exception, such as Ctrl-C, ends `before` or `after` midway.
+    `broken(error)` is called when an exception ends `before` or `after` midway; only what is no error,
+    such as Ctrl-C, goes on from there to the training script.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Clock:
         concerns: Concerns,
         before: OnStep,
         after: OnStep,
-        broken: Callable[[], None],
+        broken: Callable[[BaseException], None],
         start: int,
     ) -> None:
         self._given = tuple(optimizers)
@@ -74,9 +75,10 @@ class Clock:
                 return
             self._elect(optimizer)
             self._before(optimizer, self._number(optimizer), _closure(args, kwargs))
-        except BaseException:
-            self._broken()
-            raise
+        except BaseException as error:
+            self._broken(error)
+            if not isinstance(error, Exception):
+                raise
 
     def _elect(self, optimizer: torch.optim.Optimizer) -> None:
         """Give the lead to an optimizer about to step, if the leader has left it to others."""
@@ -98,9 +100,10 @@ class Clock:
             if self.leads(optimizer):
                 self.now = number + 1
             self._after(optimizer, number, _closure(args, kwargs))
-        except BaseException:
-            self._broken()
-            raise
+        except BaseException as error:
+            self._broken(error)
+            if not isinstance(error, Exception):
+                raise
 
     def _number(self, optimizer: torch.optim.Optimizer) -> int:
         if self.leads(optimizer) or self.now == 0:

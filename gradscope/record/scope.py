@@ -252,8 +252,10 @@ class Scope:
             self._drain_rows(scalar_work(self._clock.now, time.time(), {"skipped_step": 1.0}))
             self._start_over()
 
-    def _start_over(self) -> None:
+    def _start_over(self, error: BaseException | None = None) -> None:
         """Forget what was seen since the last step, and make ready for the next one."""
+        if isinstance(error, Exception):
+            self._writer.note(f"Not recorded in full: a step with {type(error).__name__}: {error}.")
         self._forget_pass()
         self._detach()
         self._prepare()
