@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from gradscope.hooks import clean_name
 from gradscope.measure import fast_histogram, finish, sample_stride, square_sum
 from gradscope.record.outputs import HISTOGRAM_SAMPLE, Columns, Work, histogram_columns
-from gradscope.record.ranks import LOCAL
+from gradscope.record.ranks import clip_factor
+from gradscope.record.shared import Shared
 from gradscope.record.sheet import Sheet, to_host
 from gradscope.record.sites import SiteList
 
@@ -62,7 +63,8 @@ class ParameterRecorder:
         self._strangers: set[int] = set()
         self._before: Before | None = None
         self._accumulated: dict[int, Tensor] = {}
-        self.keep_local = False
+        self._slots: dict[tuple[int, str], int] = {}
+        self.shared: Shared | None = None
         self.refresh()
 
     def refresh(self) -> None:
@@ -72,6 +74,7 @@ class ParameterRecorder:
         for path, module in self._model.named_modules():
             for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
                 owner.setdefault(id(parameter), (path, local, type(module).__name__))
+                self._slots[id(module), local] = id(parameter)
         self._known = {
             key: Known(clean_name(f"{path}.{local}" if path else local), clean_name(path), kind)
             for key, (path, local, kind) in owner.items()
@@ -82,7 +85,9 @@ class ParameterRecorder:
         """Let go of the model."""
         self._model = nn.Module()
         self._known.clear()
+        self._slots.clear()
         self._accumulated.clear()
+        self.shared = None
         self._before = None
 
     def mine(self, optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
@@ -183,6 +188,7 @@ class ParameterRecorder:
         weight_slots = [sheet.add(w) for w in before.copies] if before is not None else []
         resolve = sheet.take()
         factor = to_host(scale) if scale is not None else None
+        shared = self.shared.columns(parameters) if self.shared else None
         clip = self._clip_factors(parameters)
         loss = None if loss_scale is None else to_host(loss_scale.reshape(()))
 
@@ -190,12 +196,9 @@ class ParameterRecorder:
             raw = resolve()
             divisor = 1.0 if factor is None else float(factor())
             columns = full_columns(raw, slots, weight_slots, numel, divisor)
-            if self.keep_local:  # backward left the process's own gradient, not yet averaged
-                columns[LOCAL] = clip(np.ones(len(index))) ** -1.0 / (loss() if loss else 1.0)
-                clipped = np.full(len(index), np.nan)
-            else:
-                clipped = clip(columns["grad_norm"] * (loss() if loss else 1.0))
-            columns["clip_factor"] = clipped
+            times = float(loss()) if loss else 1.0
+            columns["clip_factor"] = clip(columns["grad_norm"] * times)
+            columns |= shared(times) if shared else {}
             tables = {"parameters": keyed(step, index, columns)}
             if counts:
                 tables["histograms"] = histogram_columns(step, counts, divisor)
@@ -212,8 +215,18 @@ class ParameterRecorder:
                 self._accumulated[id(parameter)] = norm_now(gradient)
 
         self._accumulated.clear()
+        if self.shared is not None:  # what arrives is this process's own, not yet averaged
+            yield from self.shared.watch(parameters)
+            return
         for parameter in parameters:
             yield parameter.register_post_accumulate_grad_hook(accumulated).remove
+
+    def watch_gathered(self, module: nn.Module) -> Iterator[Callable[[], None]]:
+        """The same for a module whose shards are together for its forward pass (FSDP)."""
+        for name, parameter in module.named_parameters(recurse=False):
+            key = self._slots.get((id(module), name))
+            if self.shared and key is not None and key != id(parameter):
+                yield self.shared.listen(parameter, key)
 
     def _clip_factors(
         self, parameters: list[nn.Parameter]
@@ -227,10 +240,7 @@ class ParameterRecorder:
 
         def factors(norms: NDArray[np.float64]) -> NDArray[np.float64]:
             out = np.full(len(norms), np.nan)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                ratio = norms[where] / arrived()
-            unclipped = np.isclose(ratio, 1.0, rtol=2e-6, atol=0.0)
-            out[where] = np.where(unclipped, 1.0, ratio)
+            out[where] = clip_factor(norms[where], arrived())
             return out
 
         return factors

@@ -22,11 +22,12 @@ from gradscope.record.blocks import BlockRecorder
 from gradscope.record.clock import Clock
 from gradscope.record.drain import Drain
 from gradscope.record.outputs import OutputRecorder, Work
-from gradscope.record.parameters import ParameterRecorder
+from gradscope.record.parameters import ParameterRecorder, local, norm_now
 from gradscope.record.ranks import Follower, Ranks, world
 from gradscope.record.sampling import Sampling
 from gradscope.record.scalars import flag_work, scalar_work
 from gradscope.record.scaler import listen, loss_scale
+from gradscope.record.shared import Shared
 from gradscope.record.sites import SiteList
 from gradscope.record.summary import summary
 from gradscope.schema import Finding
@@ -83,13 +84,13 @@ class Scope:
             on_alias=self._timed(self._outputs.alias),
             on_restart=self._forget_pass,
             on_entry=self._timed(self._enter),
-            on_return=self._timed(self._blocks.leave),
+            on_return=self._timed(self._leave),
             on_skip=lambda site, why: writer.note(f"The output {site} is not recorded: {why}."),
         )
         alone = world()[1] == 1
         self._ranks = None if alone else Ranks(lambda i: math.prod(self._sites.shape(i)))
         self._sharded = any(hasattr(p, "to_local") for p in model.parameters())
-        self._parameters.keep_local = not alone
+        self._parameters.shared = None if alone else Shared(lambda g: norm_now(local(g)))
         self._drain = Drain()
         self._own = 0.0
         self._batch: int | None = None
@@ -271,6 +272,11 @@ class Scope:
             if sizes:
                 self._batch = int(sizes[0])
                 self._writer.update_config({"batch_size": self._batch})
+
+    def _leave(self, name: str, module: nn.Module, output: object) -> None:
+        self._blocks.leave(name, module, output)
+        if self._sharded:
+            self._clip_watch.extend(self._parameters.watch_gathered(module))
 
     # the step
 

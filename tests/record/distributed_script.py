@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import sys
 
 import torch
@@ -9,6 +10,9 @@ import torch.distributed as dist
 from torch import nn
 
 import gradscope
+
+CLIPPED = 2
+"""The step whose gradient is cut to half its norm."""
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
@@ -29,7 +33,7 @@ optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
 expect = torch.optim.SGD(reference.parameters(), lr=0.1)
 data = torch.Generator().manual_seed(3)
 told = []
-for _ in range(3):
+for turn in range(3):
     x = torch.randn(size * 5, 6, generator=data)
     own = []
     for part in x.split(5):
@@ -40,6 +44,10 @@ for _ in range(3):
     before = {n: p.detach().clone() for n, p in reference.named_parameters()}
     optimizer.zero_grad()
     model(x.split(5)[rank]).square().mean().backward()
+    if turn == CLIPPED:
+        total = float(nn.utils.clip_grad_norm_(reference.parameters(), math.inf))
+        for net in (plain, reference):
+            nn.utils.clip_grad_norm_(net.parameters(), total / 2)
     optimizer.step()
     expect.step()
     told.append(
