@@ -219,7 +219,7 @@ class Observer:
 
 def being_traced() -> bool:
     """Whether a compiler or a tracer runs the forward pass to see what it does."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return torch.compiler.is_compiling() or torch._C._is_tracing()
 
 
 def recomputing() -> bool:

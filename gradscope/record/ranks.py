@@ -26,9 +26,6 @@ PATIENCE = 20.0
 GRACE = 1.0
 """Seconds it waits for one that was late the last time."""
 
-EVERY = 100
-"""Steps between samples with every="auto": all processes have to sample the same ones."""
-
 LOCAL = "local_grad_norm"
 """Column of the norms before the processes' gradients were averaged; never written."""
 
@@ -46,13 +43,18 @@ def world() -> tuple[int, int]:
     return 0, 1
 
 
+def key_value_store() -> dist.Store:
+    """What the processes of the default group can leave notes to each other in."""
+    return dist.distributed_c10d._get_default_store()
+
+
 class Ranks:
     """Sends this process's rows to the first process, or completes its rows with the others'."""
 
     def __init__(self, numel: Callable[[int], int]) -> None:
         self.rank, self.size = world()
         self._numel = numel
-        self._store = dist.distributed_c10d._get_default_store()
+        self._store = key_value_store()
         self._prefix = f"gradscope/{next(_count)}"
         self._late: set[int] = set()
 

@@ -53,7 +53,8 @@ class Shared:
             if p.grad is not None:
                 self._own[key] = self._norm(p.grad)
 
-        return parameter.register_post_accumulate_grad_hook(accumulated).remove
+        remove: Callable[[], None] = parameter.register_post_accumulate_grad_hook(accumulated).remove
+        return remove
 
     def _follow(self) -> None:
         """Look at all gradients again when this backward pass is over."""
