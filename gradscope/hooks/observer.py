@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Variable
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -72,7 +73,8 @@ class Observer:
         self._pass = object()
         self._calls: dict[str, int] = {}
         self._seen: set[str] = set()
-        self._backward = False
+        self._backward = self._backward_ended = False
+        self._listeners: list[weakref.ref[Callable[[Tensor], None]]] = []
         self._training: bool | None = None
         self._inside = False
         self._returned: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
@@ -83,14 +85,10 @@ class Observer:
 
     def attach(self) -> None:
         """Listen to the pass to come."""
-        if self._handles:
-            return
-        self._begin()
+        self.detach()
         self._names = {id(module): name for name, module in self._modules.items()}
-        self._handles = [
-            register_module_forward_pre_hook(self._enter),
-            register_module_forward_hook(self._leave),
-        ]
+        self._handles.append(register_module_forward_pre_hook(self._enter))
+        self._handles.append(register_module_forward_hook(self._leave))
 
     def detach(self) -> None:
         """Stop listening; gradients still on their way are ignored."""
@@ -106,7 +104,7 @@ class Observer:
         self._names.clear()
 
     def _enter(self, module: nn.Module, args: tuple[object, ...]) -> None:
-        if torch.compiler.is_compiling():
+        if being_traced():
             return
         if module is self._model:
             self._enter_model()
@@ -114,26 +112,37 @@ class Observer:
         if name is None:
             return
         self.order.setdefault(name, len(self.order))
-        if torch.is_grad_enabled() and not recomputing() and not self._backward:
-            self._on_entry(name, module, args)
+        first = name not in self._calls and not self._backward
+        if first and torch.is_grad_enabled() and not recomputing():
+            self._guarded(name, self._on_entry, name, module, args)
 
     def _enter_model(self) -> None:
-        """A call of the whole model: one that never returned was broken off by an exception."""
+        """A call of the whole model: forget a pass that was broken off or thrown away."""
         if not recomputing() and torch.is_grad_enabled():
-            if self._inside:
+            if self._inside or self._backward != self._backward_ended or self._thrown_away():
                 self._begin()
                 self._on_restart()
             self._inside = True
 
+    def _thrown_away(self) -> bool:
+        """Whether no gradient arrived and none can: the graph is gone, and its hooks with it."""
+        return (
+            not self._backward
+            and bool(self._listeners)
+            and all(listener() is None for listener in self._listeners)
+        )
+
     def _leave(self, module: nn.Module, _args: object, output: object) -> None:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if being_traced() or not torch.is_grad_enabled():
             return
         again = recomputing()
+        name = self._names.get(id(module))
+        if name is not None and (again or self._same_pass()):
+            self._guarded(name, self._returns, name, module, output, again)
         if module is self._model and not again:
             self._inside = False
-        name = self._names.get(id(module))
-        if name is None or (not again and not self._same_pass()):
-            return
+
+    def _returns(self, name: str, module: nn.Module, output: object, again: bool) -> None:
         site = name
         if not again:
             self._calls[name] = call = self._calls.get(name, 0) + 1
@@ -173,19 +182,44 @@ class Observer:
             self._on_alias(site, module, known[2])
             return
         self._returned[id(tensor)] = (weakref.ref(tensor), tensor._version, site)
-        self._on_output(site, module, tensor.detach())
         if tensor.requires_grad:
             self._listen(site, tensor)
+        self._on_output(site, module, tensor.detach())
 
     def _listen(self, site: str, tensor: Tensor) -> None:
         token = self._pass
 
         def arrived(gradient: Tensor) -> None:
             if token is self._pass and gradient is not None:
-                self._backward = True
-                self._on_gradient(site, gradient.detach())
+                self._begin_backward()
+                self._guarded(site, self._on_gradient, site, gradient.detach())
 
         tensor.register_hook(arrived)
+        self._listeners.append(weakref.ref(arrived))
+
+    def _begin_backward(self) -> None:
+        """The first gradient of a pass is here; autograd will tell when the last one is."""
+        if self._backward:
+            return
+        self._backward, token = True, self._pass
+
+        def ended() -> None:
+            if token is self._pass:
+                self._backward_ended = True
+
+        Variable._execution_engine.queue_callback(ended)
+
+    def _guarded(self, site: str, function: Callable[..., None], *args: object) -> None:
+        """Call what reads tensors: a kind of tensor that nobody thought of must not end a training."""
+        try:
+            function(*args)
+        except Exception as error:
+            self._on_skip(site, f"reading it failed with {type(error).__name__}: {error}")
+
+
+def being_traced() -> bool:
+    """Whether a compiler or a tracer runs the forward pass to see what it does."""
+    return torch.compiler.is_compiling() or torch._C._is_tracing()
 
 
 def recomputing() -> bool:
@@ -201,6 +235,8 @@ def unsupported(tensor: Tensor) -> str:
         return "it is on the meta device and has no values"
     if tensor.is_quantized:
         return "it is quantised"
+    if tensor.is_nested:
+        return "it is nested"
     if tensor.layout != torch.strided:
         return f"its layout is {tensor.layout}"
     if not tensor.is_floating_point():

@@ -56,9 +56,9 @@ def watch_split(source: Source, output: Tensor, on_split: OnSplit) -> bool:
     arrived: list[Tensor | None] = [None, None]
     waiting = [len(sides[0]), len(sides[1])]
 
-    def listen(side: int, reader: Reader) -> None:
+    def listen(side: int, index: int) -> Callable[[tuple[Tensor | None, ...], object], None]:
         def hook(gradients: tuple[Tensor | None, ...], _outputs: object) -> None:
-            gradient = gradients[reader.index]
+            gradient = gradients[index]
             if gradient is None or waiting[side] == 0:
                 return
             known = arrived[side]
@@ -70,11 +70,11 @@ def watch_split(source: Source, output: Tensor, on_split: OnSplit) -> bool:
                 if shortcut is not None and branch is not None:
                     on_split(shortcut, branch)
 
-        reader.node.register_hook(hook)
+        return hook  # it must not hold its node: neither would ever be freed
 
     for side in (0, 1):
         for reader in sides[side]:
-            listen(side, reader)
+            reader.node.register_hook(listen(side, reader.index))
     return True
 
 

@@ -97,7 +97,9 @@ def _squares(block: Tensor) -> float:
     """
     buffer: Tensor | None = getattr(_scratch, "squares", None)
     if buffer is None or buffer.numel() < block.numel():
-        buffer = _scratch.squares = torch.empty(max(block.numel(), 1 << 12))
+        buffer = _scratch.squares = torch.empty(
+            max(block.numel(), 1 << 12), dtype=torch.float32, device="cpu"
+        )
     return torch.mul(block, block, out=buffer[: block.numel()]).sum().item()
 
 

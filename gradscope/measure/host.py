@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradscope.measure.blocks import block_square_sum, block_sums, flat
 from gradscope.measure.histogram import fast_histogram, sample_stride
@@ -22,6 +22,7 @@ try:
 except ImportError:  # built without a C compiler
     compiled = None  # type: ignore[assignment]
 
+PLAIN = (Tensor, nn.Parameter)
 HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -34,7 +35,7 @@ def raw_sums(
     added, evenly spread.
     """
     x = _plain(t)
-    if compiled is not None and x.dtype is torch.float32:
+    if _readable(x):
         count = x.numel()
         return compiled.sums(x.data_ptr(), count, counts, sample_stride(count, limit))
     if counts is not None:
@@ -50,15 +51,15 @@ def square_sum(t: Tensor) -> float:
 def square_sums(tensors: Sequence[Tensor]) -> list[float]:
     """`square_sum` of many tensors at once."""
     flats = [_plain(t) for t in tensors]
-    if compiled is not None and all(x.dtype == torch.float32 for x in flats):
+    if all(_readable(x) for x in flats):
         return compiled.square_sums([x.data_ptr() for x in flats], [x.numel() for x in flats])
     return [block_square_sum(x) for x in flats]
 
 
 def products(a: Tensor, b: Tensor) -> tuple[float, float, float]:
     """a.a, b.b and a.b of two host tensors of one shape, added up in float64."""
-    if compiled is not None and a.dtype == b.dtype == torch.float32:
-        x, y = a.contiguous(), b.contiguous()
+    x, y = a.contiguous(), b.contiguous()
+    if _readable(x) and _readable(y):
         return compiled.products(x.data_ptr(), y.data_ptr(), x.numel())
     x, y = a.reshape(-1).double(), b.reshape(-1).double()
     return (torch.dot(x, x).item(), torch.dot(y, y).item(), torch.dot(x, y).item())
@@ -66,15 +67,15 @@ def products(a: Tensor, b: Tensor) -> tuple[float, float, float]:
 
 def difference_square_sum(a: Tensor, b: Tensor) -> float:
     """Sum of squares of a - b, of two host tensors of one shape and dtype, added up in float64."""
-    if compiled is not None and a.dtype == b.dtype == torch.float32:
-        x, y = a.contiguous(), b.contiguous()
+    x, y = a.contiguous(), b.contiguous()
+    if _readable(x) and _readable(y):
         return compiled.difference(x.data_ptr(), y.data_ptr(), x.numel())
     return (a.double() - b.double()).square().sum().item()
 
 
 def silent_channels(t: Tensor, dim: int) -> int | None:
     """How many channels (dimension `dim`) are zero throughout; None where the pass does not apply."""
-    if compiled is None or t.dtype != torch.float32 or not t.is_contiguous():
+    if not _readable(t) or not t.is_contiguous():
         return None
     outer, inner = math.prod(t.shape[:dim]), math.prod(t.shape[dim + 1 :])
     return compiled.silent_channels(t.data_ptr(), outer, t.shape[dim], inner)
@@ -84,3 +85,17 @@ def _plain(t: Tensor) -> Tensor:
     """The elements dense in memory, halves widened."""
     x = t if t.is_contiguous() else flat(t.detach())
     return x.float() if x.dtype in HALVES else x
+
+
+def _readable(x: Tensor) -> bool:
+    """Whether the compiled pass may read the memory of `x`: float32 that is what it seems to be.
+
+    Subclasses and traced tensors may have no memory of their own, and some views negate it when read.
+    """
+    return (
+        compiled is not None
+        and x.dtype is torch.float32
+        and type(x) in PLAIN
+        and not x.is_neg()
+        and (x.data_ptr() != 0 or x.numel() == 0)
+    )

@@ -62,7 +62,7 @@ class BlockRecorder:
 
     def leave(self, name: str, module: nn.Module, output: object) -> None:
         """The module returned for the first time in this step."""
-        source = self._entered.get(name)
+        source = self._entered.pop(name, None)  # a place in the graph keeps its activations
         if source is None or not isinstance(output, Tensor):
             return
         token = self._pass
@@ -126,7 +126,7 @@ def has_one_addition(module: nn.Module) -> bool:
 def split_sums(shortcut: Tensor, branch: Tensor) -> Tensor:
     """Squares of both and their products, summed up in float64: three numbers on the device."""
     if shortcut.device.type == "cpu":
-        return torch.tensor(products(shortcut, branch), dtype=torch.float64)
+        return torch.tensor(products(shortcut, branch), dtype=torch.float64, device="cpu")
     wide = torch.float32 if shortcut.device.type == "mps" else torch.float64
     s, b = shortcut.reshape(-1).to(wide), branch.reshape(-1).to(wide)
     return torch.stack([torch.dot(s, s), torch.dot(b, b), torch.dot(s, b)])

@@ -14,6 +14,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
+from torch.utils.hooks import RemovableHandle
 
 Concerns = Callable[[torch.optim.Optimizer], bool]
 OnStep = Callable[[torch.optim.Optimizer, int, bool], None]
@@ -27,6 +28,8 @@ class Clock:
     optimizer's step belongs to the leader's last step unless it was already seen there. One that
     steps on while the leader rests, or is new and updates the leader's parameters, takes the lead.
     Optimizers are found by torch's global step hooks, so nothing is asked of the training script.
+    `broken(error)` is called when an exception ends `before` or `after` midway; only what is no error,
+    such as Ctrl-C, goes on from there to the training script.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class Clock:
         concerns: Concerns,
         before: OnStep,
         after: OnStep,
+        broken: Callable[[BaseException], None],
         start: int,
     ) -> None:
         self._given = tuple(optimizers)
@@ -44,14 +48,14 @@ class Clock:
         self._concerns = concerns
         self._before = before
         self._after = after
+        self._broken = broken
         self._seen: weakref.WeakKeyDictionary[torch.optim.Optimizer, int] = (
             weakref.WeakKeyDictionary()
         )
         self.now = start
-        self._handles = [
-            register_optimizer_step_pre_hook(self._pre),
-            register_optimizer_step_post_hook(self._post),
-        ]
+        self._handles: list[RemovableHandle] = []
+        self._handles.append(register_optimizer_step_pre_hook(self._pre))
+        self._handles.append(register_optimizer_step_post_hook(self._post))
 
     def close(self) -> None:
         """Take the hooks off and let go of the optimizers."""
@@ -66,10 +70,15 @@ class Clock:
         return self._concerns(optimizer)
 
     def _pre(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if torch.compiler.is_compiling() or not self._relevant(optimizer):
-            return
-        self._elect(optimizer)
-        self._before(optimizer, self._number(optimizer), _closure(args, kwargs))
+        try:
+            if torch.compiler.is_compiling() or not self._relevant(optimizer):
+                return
+            self._elect(optimizer)
+            self._before(optimizer, self._number(optimizer), _closure(args, kwargs))
+        except BaseException as error:
+            self._broken(error)
+            if not isinstance(error, Exception):
+                raise
 
     def _elect(self, optimizer: torch.optim.Optimizer) -> None:
         """Give the lead to an optimizer about to step, if the leader has left it to others."""
@@ -83,13 +92,18 @@ class Clock:
             self.now += 1
 
     def _post(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if torch.compiler.is_compiling() or not self._relevant(optimizer):
-            return
-        number = self._number(optimizer)
-        self._seen[optimizer] = number
-        if self.leads(optimizer):
-            self.now = number + 1
-        self._after(optimizer, number, _closure(args, kwargs))
+        try:
+            if torch.compiler.is_compiling() or not self._relevant(optimizer):
+                return
+            number = self._number(optimizer)
+            self._seen[optimizer] = number
+            if self.leads(optimizer):
+                self.now = number + 1
+            self._after(optimizer, number, _closure(args, kwargs))
+        except BaseException as error:
+            self._broken(error)
+            if not isinstance(error, Exception):
+                raise
 
     def _number(self, optimizer: torch.optim.Optimizer) -> int:
         if self.leads(optimizer) or self.now == 0:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from gradscope.hooks import clean_name
 from gradscope.measure import difference_square_sum, finish, square_sum, square_sums
 from gradscope.record.outputs import Columns, Work, histogram_columns
-from gradscope.record.ranks import LOCAL
+from gradscope.record.ranks import clip_factor
+from gradscope.record.shared import Shared
 from gradscope.record.sheet import Sheet, arriving, to_host
 from gradscope.record.sites import SiteList
 
@@ -63,7 +64,8 @@ class ParameterRecorder:
         self._strangers: set[int] = set()
         self._before: Before | None = None
         self._accumulated: dict[int, Tensor | float] = {}
-        self.keep_local = False
+        self._slots: dict[tuple[int, str], int] = {}
+        self.shared: Shared | None = None
         self.refresh()
 
     def refresh(self) -> None:
@@ -73,6 +75,7 @@ class ParameterRecorder:
         for path, module in self._model.named_modules():
             for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
                 owner.setdefault(id(parameter), (path, local, type(module).__name__))
+                self._slots[id(module), local] = id(parameter)
         self._known = {
             key: Known(clean_name(f"{path}.{local}" if path else local), clean_name(path), kind)
             for key, (path, local, kind) in owner.items()
@@ -83,7 +86,9 @@ class ParameterRecorder:
         """Let go of the model."""
         self._model = nn.Module()
         self._known.clear()
+        self._slots.clear()
         self._accumulated.clear()
+        self.shared = None
         self._before = None
 
     def mine(self, optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
@@ -186,6 +191,7 @@ class ParameterRecorder:
         weight_slots = [sheet.add(w) for w in before.copies] if before is not None else []
         resolve = sheet.take()
         factor = to_host(scale) if scale is not None else None
+        shared = self.shared.columns(parameters) if self.shared else None
         clip = self._clip_factors(parameters)
         loss = None if loss_scale is None else to_host(loss_scale.reshape(()))
 
@@ -193,12 +199,9 @@ class ParameterRecorder:
             sums = resolve()
             divisor = 1.0 if factor is None else float(factor())
             columns = full_columns(sums.raw, slots, weight_slots, numel, divisor)
-            if self.keep_local:  # backward left the process's own gradient, not yet averaged
-                columns[LOCAL] = clip(np.ones(len(index))) ** -1.0 / (loss() if loss else 1.0)
-                clipped = np.full(len(index), np.nan)
-            else:
-                clipped = clip(columns["grad_norm"] * (loss() if loss else 1.0))
-            columns["clip_factor"] = clipped
+            times = float(loss()) if loss else 1.0
+            columns["clip_factor"] = clip(columns["grad_norm"] * times)
+            columns |= shared(times) if shared else {}
             counted = {(int(i), 1): s for i, s in zip(index, slots, strict=True) if s is not None}
             return {
                 "parameters": keyed(step, index, columns),
@@ -207,8 +210,8 @@ class ParameterRecorder:
 
         return work
 
-    def watch_accumulation(self, parameters: list[nn.Parameter]) -> list[Callable[[], None]]:
-        """Remember gradients' norms as backward left them, for clip factors; returns removers."""
+    def watch_accumulation(self, parameters: list[nn.Parameter]) -> Iterator[Callable[[], None]]:
+        """Remember gradients' norms as backward left them, for clip factors; yields removers."""
 
         def accumulated(parameter: Tensor) -> None:
             if parameter.grad is not None:
@@ -216,7 +219,18 @@ class ParameterRecorder:
                 self._accumulated[id(parameter)] = norm_now(gradient)
 
         self._accumulated.clear()
-        return [p.register_post_accumulate_grad_hook(accumulated).remove for p in parameters]
+        if self.shared is not None:  # what arrives is this process's own, not yet averaged
+            yield from self.shared.watch(parameters)
+            return
+        for parameter in parameters:
+            yield parameter.register_post_accumulate_grad_hook(accumulated).remove
+
+    def watch_gathered(self, module: nn.Module) -> Iterator[Callable[[], None]]:
+        """The same for a module whose shards are together for its forward pass (FSDP)."""
+        for name, parameter in module.named_parameters(recurse=False):
+            key = self._slots.get((id(module), name))
+            if self.shared and key is not None and key != id(parameter):
+                yield self.shared.listen(parameter, key)
 
     def _clip_factors(
         self, parameters: list[nn.Parameter]
@@ -226,9 +240,7 @@ class ParameterRecorder:
         arrived = arriving(seen)
 
         def factors(norms: NDArray[np.float64]) -> NDArray[np.float64]:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                ratio = norms / arrived()
-            return np.where(np.isclose(ratio, 1.0, rtol=2e-6, atol=0.0), 1.0, ratio)
+            return clip_factor(norms, arrived())
 
         return factors
 

@@ -21,13 +21,16 @@ from gradscope.record.outputs import Columns
 from gradscope.schema import Finding, Site
 
 PATIENCE = 20.0
-"""Seconds the first process waits for the rows of another before it gives that one up."""
+"""Seconds the first process waits for the rows of another."""
 
-EVERY = 100
-"""Steps between samples with every="auto": all processes have to sample the same ones."""
+GRACE = 1.0
+"""Seconds it waits for one that was late the last time."""
 
 LOCAL = "local_grad_norm"
 """Column of the norms before the processes' gradients were averaged; never written."""
+
+REDUCED = "reduced_grad_norm"
+"""Column of the norms after that and before any clipping; never written."""
 
 Tables = Mapping[str, Columns]
 _count = itertools.count()
@@ -40,15 +43,20 @@ def world() -> tuple[int, int]:
     return 0, 1
 
 
+def key_value_store() -> dist.distributed_c10d.Store:
+    """What the processes of the default group can leave notes to each other in."""
+    return dist.distributed_c10d._get_default_store()
+
+
 class Ranks:
     """Sends this process's rows to the first process, or completes its rows with the others'."""
 
     def __init__(self, numel: Callable[[int], int]) -> None:
         self.rank, self.size = world()
         self._numel = numel
-        self._store = dist.distributed_c10d._get_default_store()
+        self._store = key_value_store()
         self._prefix = f"gradscope/{next(_count)}"
-        self._lost: set[int] = set()
+        self._late: set[int] = set()
 
     def combine(self, tables: Tables, sharded: bool, batch: int | None, when: float) -> Tables:
         """The tables to write: on the first process with the others' share, elsewhere none."""
@@ -64,15 +72,21 @@ class Ranks:
         parts = [mine, *(self._receive(f"{key}/{r}", r, mine) for r in range(1, self.size))]
         every = {name: np.stack([part[i] for part in parts]) for i, name in enumerate(names)}
         rows: dict[str, Columns] = {k: v for k, v in tables.items() if k != "parameters"}
-        local = every.pop(LOCAL, None)
-        columns.pop(LOCAL, None)
+        local, reduced = every.pop(LOCAL, None), every.pop(REDUCED, None)
+        for name in (LOCAL, REDUCED):
+            columns.pop(name, None)
         if sharded:
             numel = np.array([self._numel(int(site)) for site in columns["site"]], dtype=float)
             for name, values in joined(every, numel).items():
                 columns[name] = values.astype(np.float32)
+        whole = columns["grad_norm"].astype(np.float64)
+        if reduced is not None:
+            before = np.sqrt((reduced**2).sum(0)) if sharded else reduced[0]
+            columns["clip_factor"] = clip_factor(whole, before).astype(np.float32)
+            whole = before
         rows["parameters"] = columns
-        if local is not None and not sharded and np.isfinite(local).any():
-            whole = columns["grad_norm"].astype(np.float64)
+        seen = local is not None and np.isfinite(local)
+        if local is not None and (np.all(seen) if sharded else np.any(seen)):
             found = spread(local, whole, batch)
             rows["scalars"] = {
                 "step": np.full(len(found), columns["step"][0], dtype=np.int64),
@@ -83,16 +97,23 @@ class Ranks:
         return rows
 
     def _receive(self, key: str, rank: int, like: NDArray[np.float64]) -> NDArray[np.float64]:
-        end = time.monotonic() + PATIENCE
-        while rank not in self._lost:
-            if self._store.check([key]):  # get() would hold the store's lock while it waits
-                values = np.frombuffer(self._store.get(key)).reshape(like.shape)
-                self._store.delete_key(key)
-                return values
+        end = time.monotonic() + (GRACE if rank in self._late else PATIENCE)
+        while not self._store.check([key]):  # get() would hold the store's lock while it waits
             if time.monotonic() > end:
-                self._lost.add(rank)
+                self._late.add(rank)
+                return np.full_like(like, np.nan)
             time.sleep(0.005)
-        return np.full_like(like, np.nan)
+        values = np.frombuffer(self._store.get(key)).reshape(like.shape)
+        self._store.delete_key(key)
+        self._late.discard(rank)
+        return values
+
+
+def clip_factor(after: NDArray[np.float64], before: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Norms at the step over norms as backward left them; 1.0 where they differ by rounding only."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = after / before
+    return np.where(np.isclose(ratio, 1.0, rtol=2e-6, atol=0.0), 1.0, ratio)
 
 
 def joined(

@@ -71,6 +71,9 @@ class Sampling:
         elif norms:
             self._spent_on_norms += own
 
+    def close(self) -> None:
+        """Nothing to end."""
+
     def cost(self) -> float:
         """The tracker's own time as a share of the training's."""
         return self.spent / self.elapsed if self.elapsed else float("nan")

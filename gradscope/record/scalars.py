@@ -38,7 +38,7 @@ def scalar_work(step: int, when: float, scalars: Mapping[str, float | Tensor]) -
                 f"log({name}=...) takes a number or a one-element tensor, not "
                 f"{type(value).__name__}."
             ) from None
-        arriving[name] = to_host(torch.tensor(number, dtype=torch.float64))
+        arriving[name] = to_host(torch.tensor(number, dtype=torch.float64, device="cpu"))
 
     def work() -> Mapping[str, Columns]:
         size = len(arriving)

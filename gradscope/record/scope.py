@@ -22,11 +22,12 @@ from gradscope.record.blocks import BlockRecorder
 from gradscope.record.clock import Clock
 from gradscope.record.drain import Drain
 from gradscope.record.outputs import OutputRecorder, Work
-from gradscope.record.parameters import ParameterRecorder
+from gradscope.record.parameters import ParameterRecorder, local, norm_now
 from gradscope.record.ranks import Follower, Ranks, world
 from gradscope.record.sampling import Sampling
 from gradscope.record.scalars import flag_work, scalar_work
 from gradscope.record.scaler import listen, loss_scale
+from gradscope.record.shared import Shared
 from gradscope.record.sites import SiteList
 from gradscope.record.summary import summary
 from gradscope.schema import Finding
@@ -83,13 +84,13 @@ class Scope:
             on_alias=self._timed(self._outputs.alias),
             on_restart=self._forget_pass,
             on_entry=self._timed(self._enter),
-            on_return=self._timed(self._blocks.leave),
+            on_return=self._timed(self._leave),
             on_skip=lambda site, why: writer.note(f"The output {site} is not recorded: {why}."),
         )
         alone = world()[1] == 1
         self._ranks = None if alone else Ranks(lambda i: math.prod(self._sites.shape(i)))
         self._sharded = any(hasattr(p, "to_local") for p in model.parameters())
-        self._parameters.keep_local = not alone
+        self._parameters.shared = None if alone else Shared(lambda g: norm_now(local(g)))
         self._drain = Drain()
         self._own = 0.0
         self._batch: int | None = None
@@ -98,7 +99,9 @@ class Scope:
         self._stance: Any = None
         self._plan = self._last_plan = (False, False)
         self._open = True
-        self._clock = Clock(optimizers, self._concerns, self._before, self._after, start)
+        self._clock = Clock(
+            optimizers, self._concerns, self._before, self._after, self._start_over, start
+        )
         self._stop_scaler = listen(self._skipped)
         self._last = time.perf_counter()
         self._prepare()
@@ -248,9 +251,15 @@ class Scope:
     def _skipped(self, optimizer: torch.optim.Optimizer) -> None:
         if self._concerns(optimizer):
             self._drain_rows(scalar_work(self._clock.now, time.time(), {"skipped_step": 1.0}))
-            self._forget_pass()
-            self._detach()
-            self._prepare()
+            self._start_over()
+
+    def _start_over(self, error: BaseException | None = None) -> None:
+        """Forget what was seen since the last step, and make ready for the next one."""
+        if isinstance(error, Exception):
+            self._writer.note(f"Not recorded in full: a step with {type(error).__name__}: {error}.")
+        self._forget_pass()
+        self._detach()
+        self._prepare()
 
     def _forget_pass(self) -> None:
         self._outputs.clear()
@@ -263,6 +272,11 @@ class Scope:
             if sizes:
                 self._batch = int(sizes[0])
                 self._writer.update_config({"batch_size": self._batch})
+
+    def _leave(self, name: str, module: nn.Module, output: object) -> None:
+        self._blocks.leave(name, module, output)
+        if self._sharded:
+            self._clip_watch.extend(self._parameters.watch_gathered(module))
 
     # the step
 
@@ -295,7 +309,8 @@ class Scope:
                 "The model is compiled: module outputs are recorded with eager_samples=True only."
             )
         trainable = [p for p in self._model.parameters() if p.requires_grad and p.is_leaf]
-        self._clip_watch = self._parameters.watch_accumulation(trainable)
+        for remove in self._parameters.watch_accumulation(trainable):
+            self._clip_watch.append(remove)
 
     def _detach(self) -> None:
         self._observer.detach()

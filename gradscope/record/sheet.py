@@ -116,7 +116,7 @@ def to_host(t: Tensor) -> Callable[[], NDArray[np.float64]]:
         return lambda: values
     if t.device.type != "cuda":
         return lambda: np.asarray(t.cpu().to(torch.float64).numpy())
-    pinned = torch.empty(t.shape, dtype=t.dtype, pin_memory=True)
+    pinned = torch.empty(t.shape, dtype=t.dtype, device="cpu", pin_memory=True)
     pinned.copy_(t, non_blocking=True)
     done = torch.cuda.Event()
     done.record(torch.cuda.current_stream(t.device))

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from gradscope.hooks import Choice, is_compiled, unwrap
-from gradscope.record.ranks import EVERY, Follower, world
+from gradscope.record.agree import AgreedSampling
+from gradscope.record.ranks import Follower, key_value_store, world
 from gradscope.record.sampling import Sampling
 from gradscope.record.scope import Scope
 from gradscope.record.summary import findings_of
@@ -70,7 +71,9 @@ def track(
             "scope first."
         )
     rank, processes = world()
-    sampling = Sampling(EVERY if every == "auto" and processes > 1 else every, budget)
+    sampling = Sampling(every, budget)
+    if every == "auto" and processes > 1:
+        sampling = AgreedSampling(budget, rank, key_value_store())
     optimizers = (
         [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else [*(optimizer or ())]
     )
@@ -103,7 +106,7 @@ def track(
             compiled=is_compiled(model),
             start=getattr(writer, "start_step", 0),
             quiet=quiet or rank > 0,
-            on_close=_closed,
+            on_close=lambda closing: _closed(closing, sampling),
         )
     except BaseException as error:
         writer.close("failed", f"{type(error).__name__}: {error}")
@@ -140,11 +143,12 @@ def _about(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dic
     return about
 
 
-def _closed(scope: Scope) -> None:
+def _closed(scope: Scope, sampling: Sampling) -> None:
     """At the end of a recording: forget the model and keep the diagnosis with the run."""
     for model, known in list(_open.items()):
         if known is scope:
             del _open[model]
+    sampling.close()
     scope.keep_findings(findings_of)
 
 

@@ -95,6 +95,7 @@ AWKWARD = {
     "transposed": random(64, 32).t(),
     "expanded": random(1, 8).expand(5, 8),
     "one number expanded": torch.tensor(1.5).expand(3, 5),
+    "negated when read": torch.complex(random(50), random(50)).conj().imag,
     "every second of a row": random(600)[::2],
     "channels-last": random(4, 8, 6, 6).contiguous(memory_format=torch.channels_last),
     "half": random(4000).half(),

@@ -38,6 +38,26 @@ def _vit() -> nn.Module:
     )
 
 
+def _narrow(name: str) -> Callable[[], nn.Module]:
+    """With 64 instead of 4096 units in the hidden linear layers: they hold nearly all the weights."""
+
+    def make() -> nn.Module:
+        model = torchvision.models.get_model(name, num_classes=10)
+        layers = [i for i, m in enumerate(model.classifier) if isinstance(m, nn.Linear)]
+        sizes = [model.classifier[layers[0]].in_features, 64, 64, 10]
+        for place, wide, narrow in zip(layers, sizes, sizes[1:], strict=False):
+            model.classifier[place] = nn.Linear(wide, narrow)
+        return model
+
+    return make
+
+
+def _bottlenecks(**options: int) -> Callable[[], nn.Module]:
+    """A ResNet of wide or grouped bottlenecks, one a stage."""
+    block = torchvision.models.resnet.Bottleneck
+    return lambda: torchvision.models.ResNet(block, [1, 1, 1, 1], num_classes=10, **options)
+
+
 DEFAULT: dict[str, tuple[int, Callable[[], nn.Module]]] = {
     "resnet20": (32, _own("resnet20")),
     "densenet22": (32, _own("densenet22")),
@@ -49,9 +69,9 @@ DEFAULT: dict[str, tuple[int, Callable[[], nn.Module]]] = {
 """Image size and builder of the quick ones."""
 
 MORE: dict[str, tuple[int, Callable[[], nn.Module]]] = {
-    "alexnet": (64, _zoo("alexnet")),
-    "vgg11_bn": (32, _zoo("vgg11_bn")),
-    "vgg13": (32, _zoo("vgg13")),
+    "alexnet": (64, _narrow("alexnet")),
+    "vgg11_bn": (32, _narrow("vgg11_bn")),
+    "vgg13": (32, _narrow("vgg13")),
     "googlenet": (32, _zoo("googlenet", aux_logits=False, init_weights=False)),
     "inception_v3": (75, _zoo("inception_v3", aux_logits=False, init_weights=False)),
     "densenet121": (32, _zoo("densenet121")),
@@ -61,8 +81,8 @@ MORE: dict[str, tuple[int, Callable[[], nn.Module]]] = {
     "regnet_y_400mf": (32, _zoo("regnet_y_400mf")),
     "resnet18": (32, _zoo("resnet18")),
     "resnet50": (32, _zoo("resnet50")),
-    "resnext50_32x4d": (32, _zoo("resnext50_32x4d")),
-    "wide_resnet50_2": (32, _zoo("wide_resnet50_2")),
+    "resnext50_32x4d": (32, _bottlenecks(groups=32, width_per_group=4)),
+    "wide_resnet50_2": (32, _bottlenecks(width_per_group=128)),
     "shufflenet_v2_x1_0": (32, _zoo("shufflenet_v2_x1_0")),
     "squeezenet1_0": (32, _zoo("squeezenet1_0")),
     "efficientnet_b0": (32, _zoo("efficientnet_b0")),

@@ -2,7 +2,9 @@
 
 import copy
 import json
+import math
 import sys
+import time
 
 import torch
 import torch.distributed as dist
@@ -10,9 +12,13 @@ from torch import nn
 
 import gradscope
 
+CLIPPED = 2
+"""The step whose gradient is cut to half its norm."""
+
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
-how, root = sys.argv[1:3]
+how, root, every = sys.argv[1:4]
+EVERY = "auto" if every == "auto" else int(every)
 rank, size = dist.get_rank(), dist.get_world_size()
 torch.manual_seed(0)
 plain = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
@@ -24,12 +30,13 @@ else:
 
     fully_shard(plain[0])
     model = fully_shard(plain)
-scope = gradscope.track(model, run="run", root=root, every=2, quiet=True)
+scope = gradscope.track(model, run="run", root=root, every=EVERY, budget=0.5, quiet=True)
 optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
 expect = torch.optim.SGD(reference.parameters(), lr=0.1)
 data = torch.Generator().manual_seed(3)
 told = []
-for _ in range(3):
+for turn in range(600 if EVERY == "auto" else 3):
+    time.sleep(0.01 if EVERY == "auto" else 0.0)  # an announcement takes its time
     x = torch.randn(size * 5, 6, generator=data)
     own = []
     for part in x.split(5):
@@ -40,6 +47,10 @@ for _ in range(3):
     before = {n: p.detach().clone() for n, p in reference.named_parameters()}
     optimizer.zero_grad()
     model(x.split(5)[rank]).square().mean().backward()
+    if turn == CLIPPED:
+        total = float(nn.utils.clip_grad_norm_(reference.parameters(), math.inf))
+        for net in (plain, reference):
+            nn.utils.clip_grad_norm_(net.parameters(), total / 2)
     optimizer.step()
     expect.step()
     told.append(

@@ -6,7 +6,6 @@ import io
 import os
 import pickle
 import random
-import subprocess
 import sys
 import textwrap
 import weakref
@@ -17,68 +16,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.modules import module as torch_module
-from torch.optim import optimizer as torch_optimizer
+from traces import Net, attributes, global_hooks, step
 
 import gradscope
 from gradscope import GradScopeError
 from gradscope.store import open_run
-
-GLOBAL_HOOKS = (
-    "_global_forward_pre_hooks",
-    "_global_forward_hooks",
-    "_global_forward_hooks_always_called",
-    "_global_backward_hooks",
-    "_global_backward_pre_hooks",
-)
-
-
-def global_hooks() -> dict[str, int]:
-    counts = {name: len(getattr(torch_module, name)) for name in GLOBAL_HOOKS}
-    counts["step_pre"] = len(torch_optimizer._global_optimizer_pre_hooks)
-    counts["step_post"] = len(torch_optimizer._global_optimizer_post_hooks)
-    return counts
-
-
-def attributes(model: nn.Module) -> dict[str, dict[str, object]]:
-    """Every module's attributes, hook dictionaries by their size; parameters' too."""
-    found = {
-        name: {
-            key: len(value) if key.endswith("_hooks") else id(value)
-            for key, value in module.__dict__.items()
-        }
-        for name, module in model.named_modules()
-    }
-    for name, parameter in model.named_parameters():
-        hooks = parameter._backward_hooks, parameter._post_accumulate_grad_hooks
-        found[f"parameter {name}"] = {
-            "hooks": sum(len(h) for h in hooks if h),
-            "attributes": sorted(parameter.__dict__),
-        }
-    return found
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Linear(4, 8)
-        self.drop = nn.Dropout(0.3)
-        self.last = nn.Linear(8, 3)
-        self.trouble: BaseException | None = None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.drop(F.relu(self.first(x)))
-        if self.trouble is not None:
-            raise self.trouble
-        return self.last(x)
-
-
-def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
-    optimizer.zero_grad()
-    loss = model(torch.randn(6, 4)).square().mean()
-    loss.backward()
-    optimizer.step()
-    return float(loss.detach())
 
 
 def trained(name: str, steps: int, track=None, every: int = 1) -> tuple[dict, torch.Tensor]:
@@ -215,87 +157,6 @@ def test_a_closed_scope_does_not_keep_the_model(track) -> None:
     assert "1 steps" in str(scope)
 
 
-def break_off(
-    model: Net, optimizer: torch.optim.Optimizer, where: str, fault: BaseException
-) -> None:
-    """A training step that ends in `fault`."""
-
-    def broken(*_: object) -> None:
-        raise fault
-
-    if where == "forward":
-        model.trouble = fault
-        model(torch.randn(3, 4))
-    elif where == "backward":
-        y = model(torch.randn(3, 4))
-        y.register_hook(broken)
-        y.sum().backward()
-    else:
-        model(torch.randn(3, 4)).sum().backward()
-        handle = optimizer.register_step_pre_hook(broken)
-        try:
-            optimizer.step()
-        finally:
-            handle.remove()
-
-
-@pytest.mark.parametrize("every", [1, 2])
-@pytest.mark.parametrize("where", ["forward", "backward", "step"])
-def test_an_exception_inside_a_step(track, rows, every, where) -> None:
-    torch.manual_seed(0)
-    model = Net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    hooks, before = global_hooks(), attributes(model)
-    fault = ValueError("no")
-    scope = track(model, every=every)
-    step(model, optimizer)
-    step(model, optimizer)
-    with pytest.raises(ValueError, match="no"):
-        break_off(model, optimizer, where, fault)
-    model.trouble = None
-    optimizer.zero_grad()
-    step(model, optimizer)
-    expected = float((model.first.weight.grad).double().norm())
-    scope.close()
-    found = rows(scope, "parameters")
-    assert sorted({s for s, _ in found}) == [0, 1, 2]
-    assert found[2, "first.weight"]["grad_norm"] == pytest.approx(expected, rel=1e-5)
-    outputs = rows(scope, "outputs")
-    assert (2, "first") in outputs
-    assert not [name for _, name in outputs if "#" in name]
-    assert global_hooks() == hooks
-    assert attributes(model) == before
-
-
-@pytest.mark.parametrize(
-    ("error", "state"), [(KeyboardInterrupt(), "interrupted"), (ValueError("no"), "failed")]
-)
-def test_the_run_says_how_it_ended(track, error, state) -> None:
-    model = Net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    hooks, before = global_hooks(), attributes(model)
-    scope = track(model)
-    step(model, optimizer)
-
-    def training() -> None:
-        with scope:
-            model.trouble = error
-            step(model, optimizer)
-
-    with pytest.raises(type(error)):
-        training()
-    status = open_run(scope.path).status
-    assert status.state == state
-    assert status.steps_seen == 1
-    assert ("ValueError: no" in status.error) == (state == "failed")
-    model.trouble = None
-    assert global_hooks() == hooks
-    assert {k: v for k, v in attributes(model).items() if k != ""} == {
-        k: v for k, v in before.items() if k != ""
-    }
-    step(model, optimizer)
-
-
 def test_tracking_twice_is_told_and_tracking_again_works(track) -> None:
     model = Net()
     scope = track(model, run="a")
@@ -334,39 +195,6 @@ def test_two_models_do_not_mix(track, rows) -> None:
             assert found[number, "0.weight"]["grad_norm"] == pytest.approx(value, rel=1e-5)
         shapes = {s.shape[1:] for s in open_run(scope.path).sites if s.kind == "output"}
         assert shapes == {(5,)} if key == "g" else {(1,)}
-
-
-SCRIPT = """
-import sys, torch, gradscope
-model = torch.nn.Linear(2, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-scope = gradscope.track(model, run="run", root=sys.argv[1], every=1)
-for _ in range(3):
-    model(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-{end}
-"""
-
-
-@pytest.mark.parametrize(
-    ("end", "state"),
-    [
-        ("", "finished"),
-        ("raise RuntimeError('broke')", "failed"),
-        ("raise KeyboardInterrupt", "interrupted"),
-    ],
-)
-def test_closed_at_the_end_of_the_process(tmp_path, end, state) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(end=end), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    status = open_run(tmp_path / "run").status
-    assert status.state == state, done.stderr
-    assert status.steps_seen == 3
-    assert "GradScope recorded run: 3 steps" in done.stderr
 
 
 def test_a_forked_child_records_nothing(track, rows) -> None:
@@ -421,25 +249,6 @@ def test_one_cannot_track_what_has_no_hooks(track) -> None:
         track(torch.jit.script(nn.Linear(2, 2)))
     with pytest.raises(GradScopeError, match=r"torch\.func"):
         track(torch.func.grad(lambda x: x.sum()))
-
-
-def test_activations_live_no_longer_than_the_training_keeps_them(track) -> None:
-    """Outputs that autograd does not keep are gone when the forward pass ends."""
-    seen = []
-    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
-    model[0].register_forward_hook(lambda _m, _a, out: seen.append(weakref.ref(out)))
-    model[2].register_forward_hook(lambda _m, _a, out: seen.append(weakref.ref(out)))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    gc.disable()
-    try:
-        with track(model):
-            loss = model(torch.randn(6, 4)).sum()
-            assert seen[0]() is None
-            assert seen[1]() is None
-            loss.backward()
-            optimizer.step()
-    finally:
-        gc.enable()
 
 
 def test_the_sentence_at_the_end(tmp_path, capsys) -> None:

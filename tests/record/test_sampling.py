@@ -1,7 +1,11 @@
 """The account that decides which steps are sampled, on made-up times."""
 
-import pytest
+from collections.abc import Iterator
 
+import pytest
+import torch.distributed as dist
+
+from gradscope.record.agree import AHEAD, AgreedSampling
 from gradscope.record.sampling import Sampling
 
 
@@ -39,3 +43,56 @@ def test_a_pause_for_validation_is_not_taken_for_training_time() -> None:
 
 def test_every_nth_step() -> None:
     assert train(Sampling(7, 0.02), 30, 0.1, 0.5, 0.1) == [0, 7, 14, 21, 28]
+
+
+@pytest.fixture
+def processes(monkeypatch) -> Iterator[list[AgreedSampling]]:
+    """The samplings of three processes with one store; they look there when told to."""
+    store = dist.HashStore()
+    monkeypatch.setattr("gradscope.record.agree._count", iter([0, 0, 0]))
+    monkeypatch.setattr("gradscope.record.agree.POLL", 1e9)
+    made = [AgreedSampling(0.02, rank, store) for rank in range(3)]
+    yield made
+    for sampling in made:
+        sampling.close()
+
+
+@pytest.mark.parametrize("bare", [0.01, 0.3, 5.0])
+def test_all_processes_sample_what_the_first_announced(processes, bare) -> None:
+    """The others are slower or faster, and come to other results about their own cost."""
+    first, *others = processes
+    sampled: list[list[int]] = [[], [], []]
+    announced: dict[int, int] = {}
+    for step in range(2000):
+        for rank, sampling in enumerate(processes):
+            full = sampling.sample(step)
+            assert sampling.norms()
+            own = (0.05 if full else 1e-5) * (1 + 10 * rank)
+            sampling.done(full, not full, own, bare * (1 + rank) + own)
+            if full:
+                sampled[rank].append(step)
+        announced.setdefault(max(first._agreed), step)
+        for sampling in others:
+            sampling.hear()
+    assert len(sampled[0]) >= 3
+    assert sampled[1] == sampled[2] == sampled[0]
+    assert first.cost() <= 0.02 + 0.06 / first.elapsed
+    for step in sampled[0][1:]:
+        assert (step - announced[step]) * bare >= min(AHEAD, bare) * 0.99
+
+
+def test_a_process_that_hears_too_late_is_in_step_again_afterwards(processes) -> None:
+    first, second, _ = processes
+    sampled: tuple[list[int], list[int]] = ([], [])
+    for step in range(600):
+        for steps, sampling in zip(sampled, (first, second), strict=True):
+            full = sampling.sample(step)
+            sampling.done(full, not full, 1e-6, 0.1)
+            if full:
+                steps.append(step)
+        if step >= 200:
+            second.hear()
+    missed = {step for step in sampled[0] if 0 < step <= 200}
+    assert len(missed) > 5
+    assert set(sampled[0]) - set(sampled[1]) == missed
+    assert set(sampled[1]) <= set(sampled[0])

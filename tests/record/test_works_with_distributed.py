@@ -15,11 +15,11 @@ from gradscope.store import list_runs, open_run
 SCRIPT = Path(__file__).with_name("distributed_script.py")
 
 
-def launched(how: str, root: Path) -> list[dict[str, list[float]]]:
+def launched(how: str, root: Path, every: str = "2") -> list[dict[str, list[float]]]:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node=2", str(SCRIPT), how, str(root)),
+            *("--nproc-per-node=2", str(SCRIPT), how, str(root), every),
         ],
         capture_output=True,
         text=True,
@@ -50,17 +50,35 @@ def test_one_run_with_the_whole_gradient(tmp_path, how) -> None:
             assert table["grad_absmax"][i] == pytest.approx(largest, rel=1e-4)
             assert table["weight_norm"][i] == pytest.approx(weight, rel=1e-4)
             assert table["update_ratio"][i] == pytest.approx(update / weight, rel=1e-4)
-    if how == "ddp":
-        scalars = run.read("scalars")
-        for step in (0, 2):
-            here = scalars["step"] == step
-            found = dict(zip(scalars["name"][here], scalars["value"][here], strict=True))
-            own = [found["grad_norm_rank0"], found["grad_norm_rank1"]]
-            assert own == pytest.approx(expected[step]["own"], rel=1e-4)
-            whole = sum(v[0] ** 2 for k, v in expected[step].items() if k != "own")
-            small = sum(v**2 for v in expected[step]["own"]) / 2
-            noise = (small - whole) / (1 / 5 - 1 / 10) / (2 * whole - small)
-            assert found["gradient_noise_scale"] == pytest.approx(noise, rel=1e-3)
+            clipped = 0.5 if step == 2 else 1.0
+            assert table["clip_factor"][i] == pytest.approx(clipped, rel=1e-4)
+    scalars = run.read("scalars")
+    for step in (0, 2):
+        here = scalars["step"] == step
+        found = dict(zip(scalars["name"][here], scalars["value"][here], strict=True))
+        own = [found["grad_norm_rank0"], found["grad_norm_rank1"]]
+        assert own == pytest.approx(expected[step]["own"], rel=1e-4)
+        whole = sum(v[0] ** 2 for k, v in expected[step].items() if k != "own")
+        whole *= 4 if step == 2 else 1  # clipped to half
+        small = sum(v**2 for v in expected[step]["own"]) / 2
+        noise = (small - whole) / (1 / 5 - 1 / 10) / (2 * whole - small)
+        assert found["gradient_noise_scale"] == pytest.approx(noise, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["ddp", "fsdp2"])
+def test_all_processes_sample_the_same_steps_by_themselves(tmp_path, how) -> None:
+    expected = launched(how, tmp_path, "auto")
+    run = open_run(tmp_path / "run")
+    table, outputs = run.read("parameters"), run.read("outputs")
+    assert len(table["step"]) == 4 * len(expected)
+    sampled = set(outputs["step"].tolist())
+    assert len(sampled) >= 2
+    for i, (step, site) in enumerate(zip(table["step"], table["site"], strict=True)):
+        norm, _, weight, update = expected[step][run.sites[site].name]
+        assert table["grad_norm"][i] == pytest.approx(norm, rel=1e-3)
+        if step in sampled:
+            assert table["update_ratio"][i] == pytest.approx(update / weight, rel=1e-3)
 
 
 def test_the_noise_scale_of_gradients_with_known_noise() -> None:
