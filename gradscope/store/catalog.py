@@ -51,7 +51,7 @@ def _summary(path: Path) -> RunSummary | None:
         return known[1]
     try:
         data = place.document("run.json")
-        if not data:
+        if data is None:
             raise GradScopeError(f"{path / 'run.json'} is lost: restore it, or delete the run.")
         info = info_of(parse(data, path / "run.json"))
         summary = RunSummary(path, path.name, status_of(place), info)

@@ -26,8 +26,8 @@ class Place(Protocol):
     def names(self, folder: str) -> list[str]:
         """Names of the files in a sub-folder, [] if there is none."""
 
-    def document(self, name: str) -> bytes:
-        """A JSON file's bytes, b"" if there is none. Raises GradScopeError."""
+    def document(self, name: str) -> bytes | None:
+        """A JSON file's bytes, None if there is none. Raises GradScopeError."""
 
     def part(self, folder: str, name: str) -> Any:
         """A part's file for pyarrow. Raises FileNotFoundError, GradScopeError."""
@@ -41,6 +41,7 @@ class DirectoryPlace:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._within = f"{path}{os.sep}"
 
     def names(self, folder: str) -> list[str]:
         try:
@@ -50,11 +51,8 @@ class DirectoryPlace:
         except OSError as trouble:
             raise damaged(self.path / folder, trouble.strerror or str(trouble)) from None
 
-    def document(self, name: str) -> bytes:
-        try:
-            return read_limited(self.path / name, MAX_JSON_BYTES)
-        except FileNotFoundError:
-            return b""
+    def document(self, name: str) -> bytes | None:
+        return read_limited(self._within + name, MAX_JSON_BYTES)
 
     def part(self, folder: str, name: str) -> Any:
         path = self.path / folder / name
@@ -69,7 +67,7 @@ class DirectoryPlace:
         found: list[Any] = []
         for name in names:
             try:
-                facts = os.stat(os.path.join(self.path, name))
+                facts = os.stat(self._within + name)
             except OSError:
                 found.append(None)
             else:
@@ -110,8 +108,8 @@ class ZipPlace:
             raise damaged(self.path, f"{name} is larger than {limit:,} bytes")
         return data
 
-    def document(self, name: str) -> bytes:
-        return self._bytes(name, MAX_JSON_BYTES) if name in self._members else b""
+    def document(self, name: str) -> bytes | None:
+        return self._bytes(name, MAX_JSON_BYTES) if name in self._members else None
 
     def part(self, folder: str, name: str) -> Any:
         if f"{folder}/{name}" not in self._members:

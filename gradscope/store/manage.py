@@ -111,7 +111,7 @@ def annotate_run(
     run = _folder(path)
     place = DirectoryPlace(run)
     data = place.document("user.json")
-    old = parse(data, run / "user.json") if data else {}
+    old = {} if data is None else parse(data, run / "user.json")
     away = set(remove_tags)
     tags = dict.fromkeys([*texts(old.get("tags")), *(str(plain(tag)) for tag in add_tags)])
     user = {

@@ -65,7 +65,7 @@ class StoredRun:
         if stamp != self._site_stamp or stamp == (None,):
             data = self._place.document("sites.json")
             where = self.path / "sites.json"
-            self._sites = sites_from_json(parse(data, where), where) if data else ()
+            self._sites = () if data is None else sites_from_json(parse(data, where), where)
             self._site_stamp = stamp
         return self._sites
 
@@ -134,7 +134,7 @@ class StoredRun:
         if self._run is None or stamp != self._run_stamp:
             where = self.path / "run.json"
             data = self._place.document("run.json")
-            if not data:
+            if data is None:
                 raise GradScopeError(
                     f"{self.path} is no run, or its run.json is lost: restore it from a copy."
                 )
