@@ -41,7 +41,7 @@ class StoredRun:
     def __init__(self, place: Place) -> None:
         self._place = place
         self.path = place.path
-        self.name = place.path.stem if place.path.suffix == ".zip" else place.path.name
+        self.name = place.name
         self._run_stamp: Any = None
         self._run: tuple[RunInfo, tuple[Segment, ...]] | None = None
         self._site_stamp: Any = None

@@ -66,7 +66,7 @@ def status_of(place: Place) -> RunStatus:
         notes=(*texts(status.get("notes")), *told),
         findings=found,
         verdict=text(status.get("verdict")),
-        baseline=user.get("baseline") is True,
+        baseline=user.get("baseline") is True and isinstance(place, DirectoryPlace),
         user_tags=texts(user.get("tags")),
         user_note=text(user.get("note")),
     )
