@@ -18,6 +18,7 @@ from gradscope.store.parts import (
     PartWriter,
     codes_of,
     joined,
+    kept,
     key_columns,
     rows_of,
     taken,
@@ -53,8 +54,8 @@ def thin_fields(table: str) -> dict[str, str]:
     fields = {"width": "int64", "step": "int64"}
     fields |= {name: dtypes[name] for name in key_columns(table)}
     for name in number_columns(table):
-        kept = "float32" if dtypes[name] == "float32" else "float64"
-        fields |= {f"{name}_{kind}": "int32" if kind == "n" else kept for kind in _KINDS}
+        dtype = "float32" if dtypes[name] == "float32" else "float64"
+        fields |= {f"{name}_{kind}": "int32" if kind == "n" else dtype for kind in _KINDS}
     return fields
 
 
@@ -148,7 +149,7 @@ class Thinner:
             for width in WIDTHS[self._level :]:
                 rows = gathered(rows, self._names, self._keys, width)
                 filled = {**rows, "width": np.full(rows_of(rows), width, np.int64)}
-                writer.add(filled)
+                writer.add(kept(filled))
                 if width * 4 > span:
                     break
             writer.finish()
