@@ -111,10 +111,10 @@ class RunWriter:
         steps = rows["step"]
         if not len(steps):
             return
-        last = int(steps[-1]) if len(steps) == 1 else int(steps.max())
-        if int(steps.min()) < 0:
+        first, last = int(steps.min()), int(steps.max())
+        if first < 0:
             raise GradScopeError(f"Table {table!r} got a negative step: steps count from 0.")
-        self._papers.saw(last)
+        self._papers.saw(np.array([last]) if first == last else np.unique(steps))
         self._backlog.add(table, last, size, rows)
 
     def update_config(self, values: Mapping[str, Any]) -> None:
