@@ -218,7 +218,7 @@ class StoredRun:
                     break
         if not len(newest):
             return empty(table, names)
-        return self._read(table, names, int(newest[0]), FAR_STEP, None)
+        return self._read(table, names, int(newest[0]), int(newest[-1]), None)
 
     def _thinned(self, table: str, names: list[str], buckets: int) -> Columns:
         live = self._live(table)
