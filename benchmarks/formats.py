@@ -2,7 +2,7 @@
 
 Compared are Parquet parts (this package's own), an Arrow IPC stream, SQLite in WAL mode with rows
 and with blobs, and DuckDB where it is installed. All store the same float32 values, rounded as the
-package rounds them, 200 sites x 12 statistics a step, and make each commit durable (fsync).
+package rounds them, 200 sites x 12 statistics a step; each commit must outlive kill -9.
 """
 
 from __future__ import annotations

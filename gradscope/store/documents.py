@@ -10,12 +10,12 @@ import math
 import os
 import re
 import stat
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gradscope.schema import FORMAT_VERSION, Finding, GradScopeError, RunInfo, Site
+from gradscope.store.disk import replace
 from gradscope.store.values import FAR_STEP, JSON, Segment
 
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -48,19 +48,6 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     with open(hidden, "wb") as file:
         file.write(data)
     replace(hidden, path)
-
-
-def replace(source: Path, target: Path) -> None:
-    """`os.replace`, tried again for a moment where a reader holds the target open (Windows)."""
-    for pause in (0.01, 0.05, 0.2):
-        try:
-            os.replace(source, target)
-            return
-        except PermissionError:
-            if os.name != "nt":
-                raise
-            time.sleep(pause)
-    os.replace(source, target)
 
 
 def read_limited(path: str, limit: int) -> bytes | None:

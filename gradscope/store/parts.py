@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradscope.schema import TABLES
-from gradscope.store.documents import damaged, replace
+from gradscope.store.disk import make_durable, replace
+from gradscope.store.documents import damaged
 from gradscope.store.precision import rounded
 from gradscope.store.values import MAX_PART_ROWS, Columns
 
@@ -209,12 +210,17 @@ class PartWriter:
         block = pa.Table.from_arrays(arrays, schema=self._writer.schema)
         self._writer.write_table(block, row_group_size=max(block.num_rows, 1))
 
-    def finish(self) -> int:
-        """Close the part, make it durable, give it its name; returns its size in bytes."""
+    def finish(self, meanwhile: Callable[[], None] | None = None) -> int:
+        """Close the part and give it its name; returns its size in bytes.
+
+        With `meanwhile` it is made to outlive a power cut first, which can take long: `meanwhile`
+        is called until then. Without, it outlives the end of this process.
+        """
         self._writer.add_key_value_metadata({BOUNDS_KEY: _bounds_to_text(self._bounds)})
         self._writer.close()
         self._sink.flush()
-        os.fsync(self._sink.fileno())
+        if meanwhile is not None:
+            make_durable(self._sink.fileno(), meanwhile)
         size = int(self._sink.tell())
         self._sink.close()
         replace(self._hidden, self._target)

@@ -6,6 +6,7 @@ No peak is lost: minimum and maximum are kept as they are. Never knows what the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,11 @@ class Thinner:
             thin = spread(rows, self._names, self._keys)
             self._pieces.append(gathered(thin, self._names, self._keys, WIDTHS[self._level]))
 
-    def write(self, path: Path) -> None:
-        """Write what was collected beside the table's folder, one row group a width."""
+    def write(self, path: Path, meanwhile: Callable[[], None]) -> None:
+        """Write what was collected beside the table's folder, one row group a width.
+
+        `meanwhile` is called while the disk takes its time.
+        """
         span = self._part.last_step - self._part.first_step
         if not self._pieces or WIDTHS[self._level] > span:
             return
@@ -152,7 +156,7 @@ class Thinner:
                 writer.add(kept(filled))
                 if width * 4 > span:
                     break
-            writer.finish()
+            writer.finish(meanwhile)
         except BaseException:
             writer.abandon()
             raise
