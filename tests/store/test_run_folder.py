@@ -95,7 +95,24 @@ def test_the_second_writer_is_refused(tmp_path: Path) -> None:
     writer.close()
 
 
-@pytest.mark.parametrize("name", ["", "..", ".x", "a/b", "a\\b", "CON", "nul.txt", "a ", "x" * 121])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "..",
+        ".x",
+        "a/b",
+        "a\\b",
+        "CON",
+        "nul.txt",
+        "a ",
+        "x" * 121,
+        "-x",
+        "a\n",
+        "a:b",
+        "cafe\u0301",
+    ],
+)
 def test_unsafe_names_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(GradScopeError):
         RunWriter(tmp_path, name, RunInfo("m"))
