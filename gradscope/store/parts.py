@@ -267,7 +267,10 @@ def write_part(folder: Path, part: Part, table: str, columns: Columns) -> int:
 
 
 class PartReader:
-    """One opened part. Every trouble with its bytes becomes a GradScopeError naming `where`."""
+    """One opened part. Every trouble with its bytes becomes a GradScopeError naming `where`.
+
+    Raises FileNotFoundError if it is not there.
+    """
 
     def __init__(self, source: Any, where: Path | str, fields: dict[str, str]) -> None:
         self._where = where
@@ -280,6 +283,8 @@ class PartReader:
                 **_LIMITS,
             )
             self._check()
+        except FileNotFoundError:  # merged away a moment ago: the caller lists the folder again
+            raise
         except (pa.ArrowException, OSError, ValueError, MemoryError, KeyError) as trouble:
             raise damaged(where, _short(trouble)) from None
 
