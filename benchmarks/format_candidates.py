@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from store import NAMES, SITES, statistics_of
+from synthetic import NAMES, SITES, statistics_of
 
 from gradscope.schema import RunInfo
 from gradscope.store import RunWriter, open_run

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from format_candidates import FORMATS, SITES, Format, rows_of
-from store import size_of
+from synthetic import size_of
 
 BATCH = 50
 """Steps a commit, about what a second of training gives."""

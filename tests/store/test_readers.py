@@ -62,6 +62,7 @@ while time.monotonic() < end or len(set(seen)) < 4:
         assert thin["grad_norm_min"].min() == 0
     assert len(run.sites) in (0, 20)
     rounds += 1
+    time.sleep(0.02)
 print(json.dumps(rounds))
 """
 
