@@ -34,6 +34,9 @@ class Writer(Protocol):
     def commit(self, rows: Rows) -> None:
         """Make these rows of whole steps durable."""
 
+    def tidy(self) -> None:
+        """Further work on what is committed, for which no reader waits."""
+
     def close(self) -> None:
         """End the file properly."""
 
@@ -62,6 +65,13 @@ def rows_of(steps: Sequence[int]) -> Rows:
     return typed | {name: rounded(rows[name]) for name in NAMES}
 
 
+class Untidied:
+    """A writer that leaves its file as the commits made it."""
+
+    def tidy(self) -> None:
+        pass
+
+
 class Parts:
     """Parquet parts of a run folder, without the thread that usually writes them."""
 
@@ -72,6 +82,8 @@ class Parts:
     def commit(self, rows: Rows) -> None:
         columns, size = taken_in("outputs", rows)
         self._deposit.store([Entry("outputs", 0, int(rows["step"][-1]), size, columns)])
+
+    def tidy(self) -> None:
         while self._deposit.tidy(lambda: None):
             pass
 
@@ -95,7 +107,7 @@ SCHEMA = pa.schema(
 )
 
 
-class Stream:
+class Stream(Untidied):
     """One Arrow IPC stream, a record batch a commit, zstd buffers."""
 
     def __init__(self, path: Path) -> None:
@@ -140,7 +152,7 @@ def stream_newest(path: Path, n: int) -> np.ndarray[Any, Any]:
     return steps[wanted]
 
 
-class SqliteRows:
+class SqliteRows(Untidied):
     """A SQLite table with one row a site and step, keyed by both."""
 
     def __init__(self, path: Path) -> None:
@@ -182,7 +194,7 @@ def rows_newest(path: Path, n: int) -> np.ndarray[Any, Any]:
     return np.array([row[0] for row in found])
 
 
-class SqliteBlobs:
+class SqliteBlobs(Untidied):
     """A SQLite table with one row a step, each statistic a blob of all sites."""
 
     def __init__(self, path: Path) -> None:
@@ -217,7 +229,7 @@ def blobs_newest(path: Path, n: int) -> np.ndarray[Any, Any]:
     return np.repeat([row[0] for row in found], [len(r) // len(NAMES) for r in read])
 
 
-class Duck:
+class Duck(Untidied):
     """A DuckDB table, one transaction a commit."""
 
     def __init__(self, path: Path) -> None:

@@ -41,6 +41,7 @@ def endless(kind: Format, path: Path) -> None:
     writer = kind.writer(path)
     for first in range(0, 10**9, 10):
         writer.commit(rows_of(range(first, first + 10)))
+        writer.tidy()
         print(first + 9, flush=True)
 
 
@@ -92,6 +93,7 @@ def written(kind: Format, path: Path, steps: int) -> dict[str, Any]:
         start = time.perf_counter()
         writer.commit(rows)
         commits.append(time.perf_counter() - start)
+        writer.tidy()
         if quarter <= number < 2 * quarter:
             time.sleep(3 / quarter)
     told = [json.loads(reader.communicate()[0]) for reader in readers]

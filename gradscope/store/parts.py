@@ -192,7 +192,7 @@ class PartWriter:
             self._sink,
             schema,
             compression="zstd",
-            compression_level=5,
+            compression_level=3,
             # the default, 20,000, lets two byte streams share one zstd block: 4 % more bytes
             max_rows_per_page=GROUP_ROWS,
             use_dictionary=[n for n in names if n not in encodings],
