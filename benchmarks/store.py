@@ -26,7 +26,7 @@ from synthetic import NAMES, SITES, STATS, histograms_of, seconds, size_of, stat
 from gradscope.diagnosis import diagnose
 from gradscope.experiments import train
 from gradscope.schema import OUTPUT_STATS, PARAMETER_STATS, Finding, RunInfo, Site
-from gradscope.store import RunWriter, list_runs, open_run
+from gradscope.store import RunWriter, environment, list_runs, open_run
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,8 @@ def diagnosing(root: Path, steps: int) -> list[Figure]:
 
 def listing(root: Path, runs: int) -> list[Figure]:
     """Listing runs with status and verdict, in a fresh process and again."""
-    writer = RunWriter(root, "run0000", RunInfo("net", {"lr": 0.1, "batch_size": 64}))
+    info = RunInfo("net", {"lr": 0.1, "batch_size": 64}, environment=environment())
+    writer = RunWriter(root, "run0000", info)
     writer.set_sites([Site(f"layer{i}", "output", i) for i in range(SITES)])
     writer.set_findings([Finding("vanishing", "warning", "layer0", 0, 9, "It vanishes.", "Do.")])
     writer.close()
