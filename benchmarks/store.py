@@ -1,7 +1,7 @@
-"""Synthetic runs of stated sizes -> a Markdown table: each bar of the run folder beside its figure.
+"""Runs of stated sizes -> a Markdown table: each bar of the run folder beside its figure.
 
-Values are random in every mantissa bit, so that the sizes are those of hard data. "Cold" means a
-fresh process; the system's file cache is warm.
+Values are random in every mantissa bit, so that the sizes are those of hard data; one row is that
+of a real training. "Fresh" means a new process; the system's file cache is warm.
 """
 
 from __future__ import annotations
@@ -16,64 +16,36 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from synthetic import NAMES, SITES, STATS, histograms_of, seconds, size_of, statistics_of
 
-from gradscope.schema import OUTPUT_STATS, Finding, RunInfo, Site
-from gradscope.store import RunWriter, list_runs, open_run
-
-SITES, STATS, EXPONENTS = 200, 12, 16
-Row = tuple[str, str, str]
-NAMES = [column.name for column in OUTPUT_STATS[:STATS]]
-
-
-def statistics_of(steps: np.ndarray[Any, Any], draw: np.random.Generator) -> dict[str, Any]:
-    """12 log-normal statistics of 200 sites at each step; a site keeps its scale."""
-    scale = np.tile(np.random.default_rng(7).normal(0, 4, SITES), len(steps))
-    columns: dict[str, Any] = {
-        "step": np.repeat(steps, SITES),
-        "site": np.tile(np.arange(SITES), len(steps)),
-    }
-    for name in NAMES:
-        columns[name] = np.exp(scale + 0.3 * draw.normal(size=len(scale))).astype("f4")
-    return columns
+from gradscope.diagnosis import diagnose
+from gradscope.experiments import train
+from gradscope.schema import OUTPUT_STATS, PARAMETER_STATS, Finding, RunInfo, Site
+from gradscope.store import RunWriter, environment, list_runs, open_run
 
 
-def histograms_of(step: int, draw: np.random.Generator) -> dict[str, Any]:
-    """200 histograms of 16 occupied exponents, of 4096 elements each, as a sampler draws them."""
-    shape = np.exp(-0.5 * ((np.arange(EXPONENTS) - 10) / 2.5) ** 2)
-    counts = draw.multinomial(4096, shape / shape.sum(), size=SITES)
-    site, exponent = np.nonzero(counts)
-    rows = len(site)
-    return {
-        "step": np.full(rows, step),
-        "site": site,
-        "of": np.zeros(rows, int),
-        "exponent": exponent - 20,
-        "count": counts[site, exponent],
-        "sampled_fraction": np.ones(rows, "f4"),
-    }
+@dataclass(frozen=True)
+class Figure:
+    """One measured number, and the most it may be; `bar` is None where none was set."""
+
+    what: str
+    measured: float
+    bar: float | None
+    unit: str
+
+    def row(self, load: float) -> str:
+        """A row of the table."""
+        verdict = "" if self.bar is None else "reached" if self.measured <= self.bar else "missed"
+        bar = "none" if self.bar is None else f"{self.bar:g} {self.unit}"
+        return f"| {self.what} | {bar} | {self.measured:.3g} {self.unit} | {verdict} | {load:.1f} |"
 
 
-def seconds(work: Callable[[], Any], times: int = 5) -> float:
-    """The median time of `work`."""
-    found = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - start)
-    return statistics.median(found)
-
-
-def size_of(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
-def appending(root: Path, steps: int) -> list[Row]:
+def appending(root: Path, steps: int) -> list[Figure]:
     """Cost of append to the training thread, and bytes a sampled step, with and without histograms."""
     draw = np.random.default_rng(0)
     writer = RunWriter(root, "appending", RunInfo("net"))
@@ -95,23 +67,17 @@ def appending(root: Path, steps: int) -> list[Row]:
     plain = size_of(writer.path / "outputs") + size_of(writer.path / "outputs.thin")
     whole = size_of(writer.path)
     ninth = sorted(both)[int(0.9 * len(both))]
+    what = "append of one step, 200 sites x 12 statistics + histograms"
     return [
-        (
-            "append of one step, 200 sites x 12 statistics + histograms: median, 90th percentile",
-            "0.2 ms",
-            f"{statistics.median(both):.3f} ms, {ninth:.3f} ms",
-        ),
-        ("a step can be read after (slowest of 4)", "2 s", f"{max(visible):.2f} s"),
-        (
-            "on disk a step, 200 x 12, thinned levels included",
-            "10 KB",
-            f"{plain / steps / 1e3:.2f} KB",
-        ),
-        ("on disk a step with histograms", "15 KB", f"{whole / steps / 1e3:.2f} KB"),
+        Figure(f"{what}: median", statistics.median(both), 0.2, "ms"),
+        Figure(f"{what}: 90th percentile", ninth, 0.2, "ms"),
+        Figure("a step can be read after (slowest of 4)", max(visible), 2, "s"),
+        Figure(f"on disk a step, 200 x 12, {steps} steps", plain / steps / 1e3, 10, "KB"),
+        Figure("on disk a step with histograms", whole / steps / 1e3, 15, "KB"),
     ]
 
 
-def reading(root: Path, steps: int) -> list[Row]:
+def reading(root: Path, steps: int) -> list[Figure]:
     """One statistic of all sites over all steps; the newest 10 steps while the run is live."""
     draw = np.random.default_rng(1)
     writer = RunWriter(root, "reading", RunInfo("net"))
@@ -124,19 +90,54 @@ def reading(root: Path, steps: int) -> list[Row]:
     wanted = ["step", "site", "rms"]
     frame = seconds(lambda: pd.DataFrame(open_run(writer.path).read("outputs", wanted)))
     return [
-        (
-            f"one statistic, 200 sites, {steps:,} steps, to a DataFrame",
-            "200 ms",
-            f"{1e3 * frame:.0f} ms",
+        Figure(
+            f"one statistic, 200 sites, {steps:,} steps, to a DataFrame", 1e3 * frame, 200, "ms"
         ),
-        ("newest 10 steps of a live run, all statistics", "20 ms", f"{1e3 * newest:.1f} ms"),
-        (f"on disk a step over {steps:,} steps, 200 x 12", "10 KB", f"{size / steps / 1e3:.2f} KB"),
+        Figure("newest 10 steps of a live run, all statistics", 1e3 * newest, 20, "ms"),
+        Figure(f"on disk a step, 200 x 12, {steps:,} steps", size / steps / 1e3, 10, "KB"),
     ]
 
 
-def listing(root: Path, runs: int) -> list[Row]:
+def training(root: Path, epochs: int) -> list[Figure]:
+    """The disk that 200 x 12 statistics of a real training take, every step sampled."""
+    path = train("resnet20", run="real", root=root, epochs=epochs, batch_size=32, every=1)
+    rows = open_run(path).read("outputs")
+    values = len(rows["step"]) * (len(rows) - 2)
+    size = size_of(path / "outputs") + size_of(path / "outputs.thin")
+    steps = len(np.unique(rows["step"]))
+    what = f"on disk a step, 200 x 12, values of resnet20 in {steps} steps"
+    return [Figure(what, size / values * SITES * STATS / 1e3, 10, "KB")]
+
+
+def diagnosing(root: Path, steps: int) -> list[Figure]:
+    """A diagnosis of 100 outputs and 100 parameters at every step, appended step by step."""
+    draw = np.random.default_rng(3)
+    writer = RunWriter(root, "diagnosing", RunInfo("net"))
+    outputs = [Site(f"layer{i}", "output", i) for i in range(100)]
+    parameters = [Site(f"layer{i}.weight", "parameter", i) for i in range(100)]
+    writer.set_sites([*outputs, *parameters])
+    first = np.arange(100)
+    for step in range(steps):
+        for table, stats, at in (
+            ("outputs", OUTPUT_STATS, 0),
+            ("parameters", PARAMETER_STATS, 100),
+        ):
+            values = np.exp(0.2 * draw.normal(size=(len(stats), 100)))
+            columns = {c.name: values[i] for i, c in enumerate(stats) if "nonfinite" not in c.name}
+            writer.append(table, {"step": np.full(100, step), "site": first + at} | columns)
+        name = {"name": np.array(["loss"], object), "time": np.zeros(1)}
+        value = np.exp(-step / steps) + 0.1 * draw.normal(size=1)
+        writer.append("scalars", {"step": np.array([step]), "value": value} | name)
+    writer.close()
+    assert open_run(writer.path).status.steps_seen == steps
+    took = seconds(lambda: diagnose(open_run(writer.path)))
+    return [Figure(f"diagnosis of {steps:,} steps, 100 outputs and parameters", took, None, "s")]
+
+
+def listing(root: Path, runs: int) -> list[Figure]:
     """Listing runs with status and verdict, in a fresh process and again."""
-    writer = RunWriter(root, "run0000", RunInfo("net", {"lr": 0.1, "batch_size": 64}))
+    info = RunInfo("net", {"lr": 0.1, "batch_size": 64}, environment=environment())
+    writer = RunWriter(root, "run0000", info)
     writer.set_sites([Site(f"layer{i}", "output", i) for i in range(SITES)])
     writer.set_findings([Finding("vanishing", "warning", "layer0", 0, 9, "It vanishes.", "Do.")])
     writer.close()
@@ -152,12 +153,12 @@ def listing(root: Path, runs: int) -> list[Row]:
     assert found[0][0] == runs == len(list_runs(root))
     cold, warm = (statistics.median(f[k] for f in found) for k in (1, 2))
     return [
-        (f"listing {runs:,} runs with status and verdict, fresh process", "1 s", f"{cold:.2f} s"),
-        ("the same again", "100 ms", f"{1e3 * warm:.0f} ms"),
+        Figure(f"listing {runs:,} runs with status and verdict, fresh", cold, 1, "s"),
+        Figure("the same again", 1e3 * warm, 100, "ms"),
     ]
 
 
-def overview(root: Path, steps: int) -> list[Row]:
+def overview(root: Path, steps: int) -> list[Figure]:
     """Thinned loss of every step, and thinned rms of 200 sites sampled every 200th step."""
     draw = np.random.default_rng(2)
     writer = RunWriter(root, "long", RunInfo("net"))
@@ -179,35 +180,40 @@ def overview(root: Path, steps: int) -> list[Row]:
         assert curve["value_max"].max() == 1e9
         run.thinned("outputs", ["rms"], buckets=1000)
 
-    return [
-        (
-            f"overview of a run of {steps:,} steps, its one peak kept",
-            "1 s",
-            f"{seconds(opened, 3):.2f} s",
-        )
-    ]
+    what = f"overview of a run of {steps:,} steps, its one peak kept"
+    return [Figure(what, seconds(opened, 3), 1, "s")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--append-steps", type=int, default=400)
     parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--epochs", type=int, default=2, help="of the real training")
     parser.add_argument("--runs", type=int, default=1_000)
     parser.add_argument("--long", type=int, default=1_000_000)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     options = parser.parse_args()
-    print(f"{os.cpu_count()} CPUs, {platform.platform()}, Python {platform.python_version()}\n")
-    print("| what | bar | measured | load average |\n|---|---:|---:|---:|", flush=True)
+    machine = f"{os.cpu_count()} CPUs, {platform.platform()}, Python {platform.python_version()}"
+    print(f"{machine}\n\n| what | bar | measured | | load average |\n|---|---:|---:|---|---:|")
     parts = (
         (appending, options.append_steps),
         (reading, options.steps),
+        (training, options.epochs),
+        (diagnosing, options.steps),
         (listing, options.runs),
         (overview, options.long),
     )
+    told = []
     for part, size in parts:
         with tempfile.TemporaryDirectory() as folder:
             load = os.getloadavg()[0]
-            for what, bar, figure in part(Path(folder), size):
-                print(f"| {what} | {bar} | {figure} | {load:.1f} |", flush=True)
+            for figure in part(Path(folder), size):
+                print(figure.row(load), flush=True)
+                told.append(asdict(figure) | {"load": load})
+    missed = [f["what"] for f in told if f["bar"] is not None and f["measured"] > f["bar"]]
+    print("\nMissed: " + ("; ".join(missed) or "none") + ".")
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine, "figures": told}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

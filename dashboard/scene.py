@@ -61,7 +61,9 @@ def scene(catalog: Catalog, state: State, theme: str | None = "light") -> Scene:
     chosen = tuple(run for name in wanted if (run := catalog.run(name)) is not None)
     visible = tuple(run for run in chosen if run.name not in state.hide)
     alone = catalog.run(state.run) if state.run else None
+    marked = {s.name for s in catalog.summaries() if s.status.baseline}
     base = next((run for run in chosen if run.name == state.base), None)
+    base = base or next((run for run in visible if run.name in marked), None)
     return Scene(
         catalog=catalog,
         state=state,

@@ -10,14 +10,15 @@ import math
 import os
 import re
 import stat
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gradscope.schema import FORMAT_VERSION, Finding, GradScopeError, RunInfo, Site
+from gradscope.store.disk import replace
 from gradscope.store.values import FAR_STEP, JSON, Segment
 
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _BAD_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
@@ -49,30 +50,15 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     replace(hidden, path)
 
 
-def replace(source: Path, target: Path) -> None:
-    """`os.replace`, tried again for a moment where a reader holds the target open (Windows)."""
-    for pause in (0.01, 0.05, 0.2):
-        try:
-            os.replace(source, target)
-            return
-        except PermissionError:
-            if os.name != "nt":
-                raise
-            time.sleep(pause)
-    os.replace(source, target)
+def read_limited(path: str, limit: int) -> bytes | None:
+    """The bytes of a regular file of at most `limit` bytes, None if it is not there.
 
-
-def read_limited(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file of at most `limit` bytes.
-
-    Raises FileNotFoundError if it is not there, GradScopeError if it is no file or too large.
+    Raises GradScopeError if it is no regular file or too large.
     """
     try:
-        handle = os.open(
-            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        )
+        handle = os.open(path, _READ)
     except FileNotFoundError:
-        raise
+        return None
     except OSError as trouble:
         raise damaged(path, trouble.strerror or str(trouble)) from None
     try:
@@ -81,8 +67,10 @@ def read_limited(path: Path, limit: int) -> bytes:
             raise damaged(path, "it is not a regular file")
         if facts.st_size > limit:
             raise damaged(path, f"it has {facts.st_size:,} bytes, more than {limit:,}")
-        with open(handle, "rb", closefd=False) as file:
-            return file.read(limit + 1)
+        data = os.read(handle, facts.st_size)
+        while len(data) < facts.st_size and (more := os.read(handle, facts.st_size - len(data))):
+            data += more
+        return data
     except OSError as trouble:
         raise damaged(path, trouble.strerror or str(trouble)) from None
     finally:
@@ -103,12 +91,10 @@ def damaged(path: Path | str, why: str) -> GradScopeError:
     return GradScopeError(f"{name} is damaged ({why}): {remedy}.")
 
 
-def parse(data: bytes, path: Path | str, *, needed: bool = True) -> dict[str, Any]:
+def parse(data: bytes, path: Path | str) -> dict[str, Any]:
     """JSON object of a run's file; checks the format version. Raises GradScopeError."""
-    if not data and not needed:
-        return {}
     try:
-        value = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+        value = _DECODER.decode(data.decode("utf-8"))
     except (ValueError, RecursionError) as trouble:
         raise damaged(path, f"not JSON: {str(trouble)[:80]}") from None
     if not isinstance(value, dict):
@@ -126,6 +112,9 @@ def parse(data: bytes, path: Path | str, *, needed: bool = True) -> dict[str, An
 
 def _no_constant(text: str) -> Any:
     raise ValueError(f"the number {text} is not allowed")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def text(value: Any, limit: int = 100_000) -> str:

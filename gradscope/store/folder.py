@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import weakref
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,17 +18,22 @@ from gradscope.schema import GradScopeError
 from gradscope.store.documents import damaged, read_limited
 from gradscope.store.values import MAX_JSON_BYTES, MAX_PART_BYTES
 
+ARCHIVE = ".zip"
+"""How the name of a run's archive ends."""
+
 
 class Place(Protocol):
     """Where the files of one run lie."""
 
     path: Path
+    name: str
+    """The run's name."""
 
     def names(self, folder: str) -> list[str]:
         """Names of the files in a sub-folder, [] if there is none."""
 
-    def document(self, name: str) -> bytes:
-        """A JSON file's bytes, b"" if there is none. Raises GradScopeError."""
+    def document(self, name: str) -> bytes | None:
+        """A JSON file's bytes, None if there is none. Raises GradScopeError."""
 
     def part(self, folder: str, name: str) -> Any:
         """A part's file for pyarrow. Raises FileNotFoundError, GradScopeError."""
@@ -41,6 +47,8 @@ class DirectoryPlace:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.name = path.name
+        self._within = f"{path}{os.sep}"
 
     def names(self, folder: str) -> list[str]:
         try:
@@ -50,11 +58,8 @@ class DirectoryPlace:
         except OSError as trouble:
             raise damaged(self.path / folder, trouble.strerror or str(trouble)) from None
 
-    def document(self, name: str) -> bytes:
-        try:
-            return read_limited(self.path / name, MAX_JSON_BYTES)
-        except FileNotFoundError:
-            return b""
+    def document(self, name: str) -> bytes | None:
+        return read_limited(self._within + name, MAX_JSON_BYTES)
 
     def part(self, folder: str, name: str) -> Any:
         path = self.path / folder / name
@@ -69,7 +74,7 @@ class DirectoryPlace:
         found: list[Any] = []
         for name in names:
             try:
-                facts = os.stat(os.path.join(self.path, name))
+                facts = os.stat(self._within + name)
             except OSError:
                 found.append(None)
             else:
@@ -77,19 +82,35 @@ class DirectoryPlace:
         return tuple(found)
 
 
+class _Bounded(io.BufferedReader):
+    """A file that refuses a read larger than any sound archive asks for."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MAX_PART_BYTES + 1:
+            raise ValueError(f"it claims a stretch of {size:,} bytes")
+        return super().read(size)
+
+
 class ZipPlace:
     """A run kept as one zip archive, read without unpacking it to disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.name = path.stem
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._file = _Bounded(io.FileIO(path))
+            self._shut = weakref.finalize(self, self._file.close)
+            self._zip = zipfile.ZipFile(self._file)
             members = self._zip.infolist()
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as trouble:
             raise damaged(path, str(trouble)[:120]) from None
         if len(members) > 1_000_000:
             raise damaged(path, "it holds too many files")
         self._members = {member.filename: member for member in members}
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._shut()
 
     def names(self, folder: str) -> list[str]:
         start = folder + "/"
@@ -110,8 +131,8 @@ class ZipPlace:
             raise damaged(self.path, f"{name} is larger than {limit:,} bytes")
         return data
 
-    def document(self, name: str) -> bytes:
-        return self._bytes(name, MAX_JSON_BYTES) if name in self._members else b""
+    def document(self, name: str) -> bytes | None:
+        return self._bytes(name, MAX_JSON_BYTES) if name in self._members else None
 
     def part(self, folder: str, name: str) -> Any:
         if f"{folder}/{name}" not in self._members:

@@ -6,6 +6,7 @@ The lock is the system's own, so it ends with its holder however that ended.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -19,6 +20,9 @@ else:
     import fcntl
 
 LOCK_FILE = "writer.lock"
+
+ROOM_BYTES = 32 * 2**10
+"""Bytes the lock file keeps taken, so that a run can tell of its end on a disk that is full."""
 
 
 class WriterLock:
@@ -35,6 +39,18 @@ class WriterLock:
             f"The run at {folder} is being written by another process: "
             "wait for it to end, or choose another run name."
         )
+
+    def take_room(self) -> None:
+        """Fill the lock file with what no file system can leave out. Raises OSError."""
+        taken = os.write(self._handle, os.urandom(ROOM_BYTES))
+        os.lseek(self._handle, 0, os.SEEK_SET)
+        if taken < ROOM_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def give_room(self) -> None:
+        """Give its bytes back to the disk."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._handle, 0)
 
     def release(self) -> None:
         """Let go; later calls do nothing."""

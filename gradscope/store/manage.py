@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gradscope.schema import TABLES, GradScopeError
 from gradscope.store.documents import parse, plain, texts, write_json
-from gradscope.store.folder import DirectoryPlace
+from gradscope.store.folder import ARCHIVE, DirectoryPlace
 from gradscope.store.lock import WriterLock
 from gradscope.store.naming import check_free, check_name
 from gradscope.store.reader import open_run
@@ -24,12 +24,15 @@ from gradscope.store.thinning import thin_folder
 
 
 def archive_run(path: str | Path, zip_path: str | Path) -> Path:
-    """Write the finished run at `path` into one zip file, which `open_run` reads as it is.
+    """Write the ended run at `path` into one zip file, which `open_run` reads as it is.
 
-    Further files of the run (a checkpoint, say) come along; links and hidden files do not.
-    Raises GradScopeError if the run is being written, the target exists or cannot be written.
+    Returns the file's path, to which `.zip` is added where it is missing. Further files of the
+    run (a checkpoint, say) come along; links and hidden files do not. Raises GradScopeError if
+    the run is being written, the target exists or cannot be written.
     """
     run, target = _folder(path), Path(zip_path)
+    if target.suffix != ARCHIVE:
+        target = target.with_name(target.name + ARCHIVE)
     if target.exists():
         raise GradScopeError(f"{target} exists already: choose another archive name.")
     hidden = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -61,7 +64,7 @@ def delete_run(path: str | Path) -> None:
     """
     given = Path(path)
     try:
-        if given.is_file() and given.suffix == ".zip":
+        if given.is_file() and given.suffix == ARCHIVE:
             open_run(given)
             given.unlink()
             return
@@ -111,7 +114,7 @@ def annotate_run(
     run = _folder(path)
     place = DirectoryPlace(run)
     data = place.document("user.json")
-    old = parse(data, run / "user.json") if data else {}
+    old = {} if data is None else parse(data, run / "user.json")
     away = set(remove_tags)
     tags = dict.fromkeys([*texts(old.get("tags")), *(str(plain(tag)) for tag in add_tags)])
     user = {

@@ -69,7 +69,7 @@ def _same_size(parts: Sequence[tuple[Part, int]], start: int, end: int) -> tuple
 def merge(path: Path, table: str, inputs: Sequence[Part], pause: Callable[[], None]) -> Part:
     """Write the rows of `inputs` as one part beside its thinned form, then delete `inputs`.
 
-    Raises OSError where the disk refuses and GradScopeError where an input is damaged; the
+    `pause` is called again and again, also while the disk takes its time. Raises OSError where the disk refuses and GradScopeError where an input is damaged; the
     inputs then stay.
     """
     part = Part(
@@ -96,8 +96,8 @@ def merge(path: Path, table: str, inputs: Sequence[Part], pause: Callable[[], No
                 writer.add(ready)
                 thinner.add(ready)
                 pause()
-        thinner.write(path)
-        writer.finish()
+        thinner.write(path, pause)
+        writer.finish(pause)
     except BaseException:
         writer.abandon()
         raise

@@ -99,7 +99,7 @@ def _continued(path: Path, info: RunInfo, resume_step: int | None) -> Opened:
 
 def _read_back(path: Path, lock: WriterLock, info: RunInfo, resume_step: int | None) -> Opened:
     place = DirectoryPlace(path)
-    run = parse(place.document("run.json"), path / "run.json")
+    run = parse(place.document("run.json") or b"", path / "run.json")
     segments = segments_from_json(run.get("segments"), path / "run.json")
     old = info_from_json(run)
     merged = replace(
@@ -110,10 +110,11 @@ def _read_back(path: Path, lock: WriterLock, info: RunInfo, resume_step: int | N
         tags=tuple(dict.fromkeys([*old.tags, *info.tags])),
         environment=old.environment or info.environment,
     )
-    status = parse(place.document("status.json") or b'{"format_version":1}', path / "status.json")
+    told = place.document("status.json")
+    status = {} if told is None else parse(told, path / "status.json")
     data = place.document("sites.json")
     site_file = path / "sites.json"
-    sites = sites_from_json(parse(data, site_file), site_file) if data else ()
+    sites = () if data is None else sites_from_json(parse(data, site_file), site_file)
     reached = last_step_of(path)
     step = reached + 1 if resume_step is None else resume_step
     now = time.time()

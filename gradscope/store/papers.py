@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from gradscope.schema import SEVERITIES, Finding, GradScopeError, Site
 from gradscope.store.documents import (
     finding_to_json,
@@ -51,14 +53,15 @@ class Papers:
         self._lock = threading.RLock()
         self._dirty: set[str] = {"run.json"}
 
-    def saw(self, step: int) -> None:
-        """Take in that rows of `step` were handed over."""
-        if step != self._newest:
+    def saw(self, steps: np.ndarray[Any, Any]) -> None:
+        """Take in that rows of `steps`, distinct and ascending, were handed over."""
+        newest = int(steps[-1])
+        if newest != self._newest:
             with self._lock:
-                if step > self._last_step:
-                    self._last_step = step
-                    self._steps_seen += 1
-                self._newest = step
+                if newest > self._last_step:
+                    self._steps_seen += int(np.count_nonzero(steps > self._last_step))
+                    self._last_step = newest
+                self._newest = newest
 
     def set_sites(self, sites: Sequence[Site]) -> None:
         """Replace the list of sites. Raises GradScopeError if it became shorter."""

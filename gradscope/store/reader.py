@@ -41,7 +41,7 @@ class StoredRun:
     def __init__(self, place: Place) -> None:
         self._place = place
         self.path = place.path
-        self.name = place.path.stem if place.path.suffix == ".zip" else place.path.name
+        self.name = place.name
         self._run_stamp: Any = None
         self._run: tuple[RunInfo, tuple[Segment, ...]] | None = None
         self._site_stamp: Any = None
@@ -65,7 +65,7 @@ class StoredRun:
         if stamp != self._site_stamp or stamp == (None,):
             data = self._place.document("sites.json")
             where = self.path / "sites.json"
-            self._sites = sites_from_json(parse(data, where), where) if data else ()
+            self._sites = () if data is None else sites_from_json(parse(data, where), where)
             self._site_stamp = stamp
         return self._sites
 
@@ -134,7 +134,7 @@ class StoredRun:
         if self._run is None or stamp != self._run_stamp:
             where = self.path / "run.json"
             data = self._place.document("run.json")
-            if not data:
+            if data is None:
                 raise GradScopeError(
                     f"{self.path} is no run, or its run.json is lost: restore it from a copy."
                 )
@@ -218,7 +218,7 @@ class StoredRun:
                     break
         if not len(newest):
             return empty(table, names)
-        return self._read(table, names, int(newest[0]), FAR_STEP, None)
+        return self._read(table, names, int(newest[0]), int(newest[-1]), None)
 
     def _thinned(self, table: str, names: list[str], buckets: int) -> Columns:
         live = self._live(table)

@@ -66,7 +66,7 @@ def status_of(place: Place) -> RunStatus:
         notes=(*texts(status.get("notes")), *told),
         findings=found,
         verdict=text(status.get("verdict")),
-        baseline=user.get("baseline") is True,
+        baseline=user.get("baseline") is True and isinstance(place, DirectoryPlace),
         user_tags=texts(user.get("tags")),
         user_note=text(user.get("note")),
     )
@@ -74,13 +74,14 @@ def status_of(place: Place) -> RunStatus:
 
 def _document(place: Place, name: str) -> tuple[dict[str, Any], str]:
     """A file's values and what is wrong with it; no values and "" where there is no such file."""
+    where = f"{place.path}{os.sep}{name}"
     try:
         data = place.document(name)
-        if not data and place.stamp([name]) == (None,):
+        if data is None:
             return {}, ""
-        value = parse(data, place.path / name)
+        value = parse(data, where)
         if name == "status.json" and value.get("state") not in STATES:
-            raise damaged(place.path / name, "it names no known state")
+            raise damaged(where, "it names no known state")
     except GradScopeError as trouble:
         return {}, str(trouble)
     return value, ""

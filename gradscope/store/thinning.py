@@ -6,6 +6,7 @@ No peak is lost: minimum and maximum are kept as they are. Never knows what the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gradscope.store.parts import (
     PartWriter,
     codes_of,
     joined,
+    kept,
     key_columns,
     rows_of,
     taken,
@@ -53,8 +55,8 @@ def thin_fields(table: str) -> dict[str, str]:
     fields = {"width": "int64", "step": "int64"}
     fields |= {name: dtypes[name] for name in key_columns(table)}
     for name in number_columns(table):
-        kept = "float32" if dtypes[name] == "float32" else "float64"
-        fields |= {f"{name}_{kind}": "int32" if kind == "n" else kept for kind in _KINDS}
+        dtype = "float32" if dtypes[name] == "float32" else "float64"
+        fields |= {f"{name}_{kind}": "int32" if kind == "n" else dtype for kind in _KINDS}
     return fields
 
 
@@ -132,8 +134,11 @@ class Thinner:
             thin = spread(rows, self._names, self._keys)
             self._pieces.append(gathered(thin, self._names, self._keys, WIDTHS[self._level]))
 
-    def write(self, path: Path) -> None:
-        """Write what was collected beside the table's folder, one row group a width."""
+    def write(self, path: Path, meanwhile: Callable[[], None]) -> None:
+        """Write what was collected beside the table's folder, one row group a width.
+
+        `meanwhile` is called while the disk takes its time.
+        """
         span = self._part.last_step - self._part.first_step
         if not self._pieces or WIDTHS[self._level] > span:
             return
@@ -148,10 +153,10 @@ class Thinner:
             for width in WIDTHS[self._level :]:
                 rows = gathered(rows, self._names, self._keys, width)
                 filled = {**rows, "width": np.full(rows_of(rows), width, np.int64)}
-                writer.add(filled)
+                writer.add(kept(filled))
                 if width * 4 > span:
                     break
-            writer.finish()
+            writer.finish(meanwhile)
         except BaseException:
             writer.abandon()
             raise

@@ -28,6 +28,7 @@ class RunStatus:
 
     `state` is one of `schema.STATES`, or `"broken"` in a listing, `error` then being the reason.
     `findings` is None while no diagnosis was stored. `last_step` is -1 before the first row.
+    `baseline` is False for archives, which cannot be unmarked.
     """
 
     state: str

@@ -83,6 +83,7 @@ class RunWriter:
             if resume:
                 self._deposit.adopt()
             self._papers.write(self._deposit.seq)
+            self._lock.take_room()
         except OSError as trouble:
             self._lock.release()
             raise GradScopeError(
@@ -111,10 +112,10 @@ class RunWriter:
         steps = rows["step"]
         if not len(steps):
             return
-        last = int(steps[-1]) if len(steps) == 1 else int(steps.max())
-        if int(steps.min()) < 0:
+        first, last = int(steps.min()), int(steps.max())
+        if first < 0:
             raise GradScopeError(f"Table {table!r} got a negative step: steps count from 0.")
-        self._papers.saw(last)
+        self._papers.saw(np.array([last]) if first == last else np.unique(steps))
         self._backlog.add(table, last, size, rows)
 
     def update_config(self, values: Mapping[str, Any]) -> None:
@@ -188,7 +189,9 @@ class RunWriter:
         self._tidy(final=True)
         self._retry_at = 0.0
         self._last = True
+        self._guarded_round()
         self._papers.end(state, error)
+        self._lock.give_room()
         self._guarded_round()
         self._lock.release()
 
@@ -229,7 +232,8 @@ class RunWriter:
             self._backlog.put_back(refused)
             if self._last:
                 self._backlog.give_up()
-            self._retry_at = time.monotonic() + RETRY_SECONDS
+            else:
+                self._retry_at = time.monotonic() + RETRY_SECONDS
             if self._deposit.trouble is not None:
                 self._complain(self._deposit.trouble)
         elif entries:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -161,16 +162,26 @@ def test_runs_are_listed_and_changed(
     capsys.readouterr()
     assert main(["runs", folder]) == 0
     head, row = capsys.readouterr().out.splitlines()
-    assert head.split() == ["run", "model", "steps", "written", "tags", "status", "verdict"]
+    assert head.split() == ["run", "model", "steps", "written", "tags", "note", "status", "verdict"]
     assert row.split()[:3] == ["a*", "resnet20", "2"]
-    assert "good" in row
+    assert "good  first try  " in row
+    assert main(["runs", folder, "--no-baseline"]) == 0
+    assert "baseline no more" in capsys.readouterr().out
+    assert not open_run(root / "a").status.baseline
     assert main(["runs", folder, "--untag", "a", "good"]) == 0
+    assert "no tags" in capsys.readouterr().out
     assert main(["runs", folder, "--rename", "a", "b"]) == 0
     assert main(["runs", folder, "--archive", "b", str(tmp_path / "b.zip")]) == 0
     assert open_run(tmp_path / "b.zip").status.user_tags == ()
     assert "b" in refused(["runs", folder, "--delete", "a", "--yes"], capsys)
     assert main(["runs", folder, "--delete", "b", "--yes"]) == 0
     assert list_runs(root) == []
+    shutil.copy(tmp_path / "b.zip", root)
+    assert main(["runs", folder, "--no-baseline"]) == 0
+    assert "No run" in capsys.readouterr().out
+    assert main(["runs", folder]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["b.zip", "resnet20"]
+    assert main(["runs", folder, "--delete", "b", "--yes"]) == 0
     capsys.readouterr()
     assert main(["runs", folder]) == 0
     assert "gradscope demo" in capsys.readouterr().out
@@ -180,9 +191,11 @@ def test_deleting_asks_first(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["runs", str(root), "--delete", "a"]
-    monkeypatch.setattr("builtins.input", lambda _: "n")
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or "n")
     assert main(words) == 0
     assert (root / "a").is_dir()
+    assert "(finished, 2 steps, " in asked[0]
 
     def nobody(_: str) -> str:
         raise EOFError

@@ -33,11 +33,11 @@ class Disk:
         self.delay = 0.0
         finish = parts.PartWriter.finish
 
-        def slow_or_full(part: parts.PartWriter) -> int:
+        def slow_or_full(part: parts.PartWriter, meanwhile: Any = None) -> int:
             time.sleep(self.delay)
             if self.refuses:
                 raise OSError(code, os.strerror(code))
-            return finish(part)
+            return finish(part, meanwhile)
 
         monkeypatch.setattr(parts.PartWriter, "finish", slow_or_full)
         monkeypatch.setattr(writer, "RETRY_SECONDS", 0.1)
@@ -84,7 +84,7 @@ def test_a_disk_full_to_the_end_is_told(tmp_path: Path, monkeypatch: pytest.Monk
 def test_nothing_at_all_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunWriter(tmp_path, "a", RunInfo("m"))
 
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("gradscope.store.papers.write_json", full)
@@ -127,7 +127,9 @@ def test_a_disk_that_hangs_holds_up_close_for_seconds_only(
     gate = threading.Event()
     finish = parts.PartWriter.finish
     monkeypatch.setattr(writer, "CLOSE_SECONDS", 0.5)
-    monkeypatch.setattr(parts.PartWriter, "finish", lambda p: (gate.wait(20), finish(p))[1])
+    monkeypatch.setattr(
+        parts.PartWriter, "finish", lambda p, m=None: (gate.wait(20), finish(p, m))[1]
+    )
     run = RunWriter(tmp_path, "a", RunInfo("m"))
     run.append("parameters", rows_at(0))
     began = time.monotonic()
@@ -140,6 +142,31 @@ def test_a_disk_that_hangs_holds_up_close_for_seconds_only(
     stored = open_run(run.path)
     assert stored.status.state == "finished"
     assert len(stored.read("parameters")["step"]) == 4
+
+
+def test_a_disk_slow_to_sync_holds_up_no_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, waiting = threading.Event(), threading.Event()
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda h: (waiting.set(), gate.wait(60), fsync(h)))
+    run = RunWriter(tmp_path, "a", RunInfo("m"))
+    for step in range(200):
+        run.append("parameters", rows_at(step))
+        run.flush()
+        if waiting.is_set() and step > 20:
+            break
+    assert waiting.is_set()  # a merge waits for the disk
+    assert not gate.is_set()
+    assert np.unique(open_run(run.path).read("parameters")["step"]).tolist() == list(
+        range(step + 1)
+    )
+    gate.set()
+    run.close()
+    assert np.unique(open_run(run.path).read("parameters")["step"]).tolist() == list(
+        range(step + 1)
+    )
+    assert len(list((run.path / "parameters").iterdir())) == 1
 
 
 def test_a_root_that_takes_no_folder_is_an_error_at_once(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def fuzz(root: Path, times: int, seed: int) -> None:
     draw = random.Random(seed)
     path = root / "a"
     archive = archive_run(path, root / "a.zip")
-    files = [p for p in path.rglob("*") if p.suffix in (".json", ".parquet")] + [archive]
+    files = [*files_of(path), archive]
     told = 0
     for number in range(times):
         file = draw.choice(files)
@@ -102,14 +102,46 @@ def test_ten_thousand_damaged_files(runs: Path) -> None:
     fuzz(runs, 10_000, seed=1)
 
 
+def files_of(run: Path) -> list[Path]:
+    """Every file of a run that a reader looks into."""
+    return sorted(p for p in run.rglob("*") if p.suffix in (".json", ".parquet"))
+
+
 def test_every_file_cut_at_every_64th_byte(runs: Path) -> None:
-    for file in sorted((runs / "a").rglob("*.json")):
+    told = 0
+    for file in files_of(runs / "a"):
         kept = file.read_bytes()
         for size in range(0, len(kept), 64):
             file.write_bytes(kept[:size])
             sentence = use(runs / "a")
+            told += bool(sentence)
             assert not sentence or file.name in sentence
+            assert sentence or file.suffix == ".json"  # no cut part goes unnoticed
         file.write_bytes(kept)
+    assert told > 100
+
+
+@pytest.mark.parametrize("damage", ["emptied", "folder", "sparse"])
+def test_every_file_emptied_or_replaced(runs: Path, damage: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for file in files_of(runs / "a"):
+        kept = file.read_bytes()
+        if damage == "folder":
+            file.unlink()
+            file.mkdir()
+        else:
+            with open(file, "wb") as made:
+                made.truncate(2**30 if damage == "sparse" else 0)
+        listed = {r.name: r.status for r in list_runs(runs)}
+        told = [use(runs / "a"), listed["a"].error, *listed["a"].notes]
+        assert any(file.name in sentence for sentence in told), file
+        assert listed["whole"].state == "finished"
+        if damage == "folder":
+            file.rmdir()
+        file.write_bytes(kept)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert (after - before) * 1024 < 200 * 2**20
+    assert use(runs / "a") == ""
 
 
 NESTED = '{"format_version": 1, "config": ' + "[" * 200_000 + "]" * 200_000 + "}"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import sys
 import zipfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from gradscope.store import (
     archive_run,
     delete_run,
     environment,
+    find_run,
     list_runs,
     open_run,
     rename_run,
@@ -105,6 +107,49 @@ def test_an_archive_is_never_overwritten_and_leaves_hidden_files_out(tmp_path: P
     assert not names & {".hidden", "writer.lock"}
 
 
+def test_archives_in_the_folder_of_runs_are_listed(tmp_path: Path) -> None:
+    path = done(tmp_path, "both.zip")  # a folder may be called so
+    archive_run(path, tmp_path / "packed.zip")
+    archive_run(path, tmp_path / "both.zip.zip")
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as file:
+        file.writestr("a.txt", "no run")
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "packed.zip").read_bytes()[:-30])
+    for _ in range(2):  # the second listing is from memory
+        listed = {r.name: r for r in list_runs(tmp_path)}
+        assert list(listed) == ["both.zip", "cut", "packed"]
+        assert listed["both.zip"].path == path
+        assert listed["packed"].status.state == "finished"
+        assert listed["cut"].status.state == "broken"
+        assert "cut.zip is damaged" in listed["cut"].status.error
+    assert [open_run(r.path).name for r in listed.values() if r.name != "cut"] == [
+        "both.zip",
+        "packed",
+    ]
+    annotate_run(path, baseline=True)
+    assert open_run(path).status.baseline
+    assert not open_run(archive_run(path, tmp_path / "marked.zip")).status.baseline
+    delete_run(tmp_path / "marked.zip")
+    assert find_run("packed", tmp_path) == tmp_path / "packed.zip"
+    assert find_run("both.zip", tmp_path) == path
+    delete_run(tmp_path / "packed.zip")
+    archive_run(path, tmp_path / "packed")  # the ending is added
+    assert [r.name for r in list_runs(tmp_path)] == ["both.zip", "cut", "packed"]
+
+
+def test_an_archive_that_claims_a_huge_directory_costs_no_memory(tmp_path: Path) -> None:
+    archive = archive_run(done(tmp_path / "runs"), tmp_path / "a.zip")
+    end = bytearray(archive.read_bytes()[-22:])
+    end[12:16] = (2**30).to_bytes(4, "little")
+    with open(archive, "r+b") as file:
+        file.truncate(2**30 + 2**20)
+        file.seek(0, os.SEEK_END)
+        file.write(end)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(GradScopeError, match=r"a\.zip is damaged"):
+        open_run(archive)
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 200 * 2**20
+
+
 SECRET = "hunter2hunter2hunter2"
 
 
@@ -132,9 +177,11 @@ def test_secrets_of_the_command_line_are_blotted_out(
     monkeypatch.setattr(sys, "argv", ["train.py", "--lr", "0.1", *words, "--epochs=3"])
     monkeypatch.setenv("GRADSCOPE_TEST_VARIABLE", "environment-secret")
     path = done(tmp_path)
+    for file in path.rglob("*.*"):
+        kept = file.read_bytes() if file.is_file() else b""
+        assert SECRET.encode() not in kept
+        assert b"environment-secret" not in kept
     written = (path / "run.json").read_text()
-    assert SECRET not in written
-    assert "environment-secret" not in written
     line = json.loads(written)["environment"]["command_line"]
     assert line[:3] == ["train.py", "--lr", "0.1"]
     assert line[-1] == "--epochs=3"

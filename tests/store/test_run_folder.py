@@ -31,6 +31,7 @@ def test_rows_come_back_sorted_and_precise(tmp_path: Path) -> None:
     assert np.array_equal(rows["step"] * 5 + rows["site"], np.arange(305 * 5))
     np.testing.assert_allclose(rows["grad_norm"], rows["step"] + 1, rtol=1e-5)
     assert run.status.state == "finished"
+    assert run.status.steps_seen == 305
     assert np.unique(run.last_steps("parameters", 10)["step"]).tolist() == list(range(295, 305))
 
 
@@ -48,6 +49,7 @@ def test_thinning_loses_no_peak(tmp_path: Path) -> None:
         writer.append("parameters", rows)
         writer.flush()
     writer.close()
+    assert open_run(writer.path).status.steps_seen == 4000
     thin = open_run(writer.path).thinned("parameters", ["grad_norm"], buckets=50)
     assert len(thin["step"]) <= 50
     assert thin["grad_norm_max"].max() == pytest.approx(1e20, rel=1e-5)
@@ -93,7 +95,24 @@ def test_the_second_writer_is_refused(tmp_path: Path) -> None:
     writer.close()
 
 
-@pytest.mark.parametrize("name", ["", "..", ".x", "a/b", "a\\b", "CON", "nul.txt", "a ", "x" * 121])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "..",
+        ".x",
+        "a/b",
+        "a\\b",
+        "CON",
+        "nul.txt",
+        "a ",
+        "x" * 121,
+        "-x",
+        "a\n",
+        "a:b",
+        "cafe\u0301",
+    ],
+)
 def test_unsafe_names_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(GradScopeError):
         RunWriter(tmp_path, name, RunInfo("m"))
