@@ -23,8 +23,8 @@ class Drain:
         self._process = os.getpid()
         self.dropped = 0
         self._failed = False
-        self._thread = threading.Thread(target=self._work, name="gradscope-drain", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._work, name="gradscope-drain", daemon=True)
+        self.thread.start()
 
     def put(self, work: Callable[[], None]) -> None:
         """Hand over a piece of work; in a forked child nothing is done."""
@@ -38,15 +38,15 @@ class Drain:
     def wait(self, timeout: float = 10.0) -> None:
         """Wait until all work handed over so far is done, at most `timeout` seconds."""
         done = threading.Event()
-        if os.getpid() == self._process and self._thread.is_alive():
+        if os.getpid() == self._process and self.thread.is_alive():
             self._queue.put(done.set, timeout=timeout)
             done.wait(timeout)
 
     def close(self) -> None:
         """Finish what waits and end the thread."""
-        if os.getpid() == self._process and self._thread.is_alive():
+        if os.getpid() == self._process and self.thread.is_alive():
             self._queue.put(None)
-            self._thread.join(30.0)
+            self.thread.join(30.0)
 
     def _work(self) -> None:
         while (work := self._queue.get()) is not None:

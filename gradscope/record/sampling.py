@@ -56,8 +56,13 @@ class Sampling:
         share = NORM_SHARE * self.budget * self.elapsed
         return isinstance(self.every, int) or self._spent_on_norms <= share
 
-    def done(self, sampled: bool, norms: bool, own: float, wall: float) -> None:
-        """Account for a finished step: the tracker's own seconds and the step's wall seconds."""
+    def done(
+        self, sampled: bool, norms: bool, own: float, wall: float, beside: float = 0.0
+    ) -> None:
+        """Account for a finished step: the tracker's own seconds and the step's wall seconds.
+
+        `beside`: seconds that background threads took from the training meanwhile.
+        """
         bare = max(wall - own, 0.0)
         if self._typical == 0.0 or bare < self._typical:
             self._typical = bare
@@ -65,7 +70,7 @@ class Sampling:
             self._typical += 0.05 * (min(bare, LONG_STEP * self._typical) - self._typical)
         self.steps += 1
         self.elapsed += min(bare, LONG_STEP * self._typical)
-        self.spent += own
+        self.spent += own + beside
         if sampled:
             self.sampled_steps += 1
         elif norms:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gradscope.diagnosis import verdict
 from gradscope.hooks import Observer, is_compiled, named_modules, select
+from gradscope.record.beside import Beside
 from gradscope.record.blocks import BlockRecorder
 from gradscope.record.clock import Clock
 from gradscope.record.drain import Drain
@@ -92,6 +93,9 @@ class Scope:
         self._sharded = any(hasattr(p, "to_local") for p in model.parameters())
         self._parameters.shared = None if alone else Shared(lambda g: norm_now(local(g)))
         self._drain = Drain()
+        busy = [self._drain.thread, *([] if isinstance(writer, Follower) else [writer.thread])]
+        first = next(model.parameters(), None)
+        self._beside = Beside(busy, "cpu" if first is None else first.device.type)
         self._own = 0.0
         self._batch: int | None = None
         self._pending: dict[int, tuple[bool, list[nn.Parameter], Work | None]] = {}
@@ -289,7 +293,7 @@ class Scope:
             self._publish_sites()
         now = time.perf_counter()
         self._own += now - began
-        self._sampling.done(sampled, norms, self._own, now - self._last)
+        self._sampling.done(sampled, norms, self._own, now - self._last, self._beside.taken())
         self._last, self._own = now, 0.0
         self._prepare()
 

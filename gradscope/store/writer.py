@@ -28,7 +28,7 @@ from gradscope.store.deposit import Deposit
 from gradscope.store.opening import open_folder
 from gradscope.store.papers import Papers
 
-FLUSH_SECONDS = 0.8
+FLUSH_SECONDS = 1.2
 RETRY_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
 """How long `close` waits for the disk, and at most half of it for the last merges."""
@@ -51,6 +51,8 @@ class RunWriter:
 
     name: str
     path: Path
+    thread: threading.Thread
+    """Where all writing is done."""
 
     def __init__(
         self,
@@ -90,8 +92,8 @@ class RunWriter:
                 f"The run folder {self.path} cannot be written ({trouble.strerror}): "
                 "choose another root, or free the disk."
             ) from None
-        self._thread = threading.Thread(target=self._work, name="gradscope-store", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._work, name="gradscope-store", daemon=True)
+        self.thread.start()
         _writers.add(self)
 
     def set_sites(self, sites: Sequence[Site]) -> None:
@@ -143,7 +145,7 @@ class RunWriter:
             end = time.monotonic() + timeout
             while self._rounds < target:
                 left = end - time.monotonic()
-                if left <= 0 or not self._thread.is_alive():
+                if left <= 0 or not self.thread.is_alive():
                     return
                 self._wake.set()
                 self._done.wait(min(left, 0.05))
@@ -161,9 +163,9 @@ class RunWriter:
             self._tidy_end = time.monotonic() + CLOSE_SECONDS / 2
             self._ending = (state, error)
             self._wake.set()
-            self._thread.join(timeout=CLOSE_SECONDS)
+            self.thread.join(timeout=CLOSE_SECONDS)
             _writers.discard(self)
-            if self._thread.is_alive():
+            if self.thread.is_alive():
                 with contextlib.suppress(Warning):
                     warnings.warn(
                         f"Closing the run {self.path} takes longer than expected: it goes on "

@@ -1,11 +1,14 @@
 """The account that decides which steps are sampled, on made-up times."""
 
+import threading
 from collections.abc import Iterator
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from gradscope.record.agree import AHEAD, AgreedSampling
+from gradscope.record.beside import Beside
 from gradscope.record.sampling import Sampling
 
 
@@ -39,6 +42,41 @@ def test_a_pause_for_validation_is_not_taken_for_training_time() -> None:
     before = sampling.elapsed
     sampling.done(False, False, 0.0, 60.0)
     assert sampling.elapsed - before < 1.0
+
+
+def test_what_background_threads_take_is_within_the_budget() -> None:
+    sampling = Sampling("auto", 0.02)
+    for step in range(5000):
+        full = sampling.sample(step)
+        own = 0.05 if full else 0.0
+        sampling.done(full, not full, own, 0.1 + own, beside=1e-3)
+    assert sampling.cost() <= 0.02 + 0.05 / sampling.elapsed + 1e-12
+    assert sampling.sampled_steps == pytest.approx(0.01 * 500 / 0.05, rel=0.05)
+
+
+def test_only_threads_that_compete_for_the_cores_are_counted(monkeypatch) -> None:
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            sum(range(1000))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+        monkeypatch.setattr("gradscope.record.beside.cores", lambda: 2)
+        on_cpu, on_gpu = Beside([thread], "cpu"), Beside([thread], "cuda")
+        monkeypatch.setattr("gradscope.record.beside.cores", lambda: 8)
+        spare = Beside([thread], "cpu")
+        found = 0.0
+        while found == 0.0:
+            found = on_cpu.taken()
+        assert on_gpu.taken() == spare.taken() == 0.0
+    finally:
+        stop.set()
+        thread.join()
+    assert on_cpu.taken() == 0.0
 
 
 def test_every_nth_step() -> None:

@@ -138,7 +138,7 @@ def test_a_disk_that_hangs_holds_up_close_for_seconds_only(
     assert time.monotonic() - began < 3.0
     assert open_run(run.path).status.state == "running"  # its thread is still at it
     gate.set()
-    run._thread.join(10)
+    run.thread.join(10)
     stored = open_run(run.path)
     assert stored.status.state == "finished"
     assert len(stored.read("parameters")["step"]) == 4
