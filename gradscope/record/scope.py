@@ -21,6 +21,7 @@ from gradscope.hooks import Observer, is_compiled, named_modules, select
 from gradscope.record.blocks import BlockRecorder
 from gradscope.record.clock import Clock
 from gradscope.record.drain import Drain
+from gradscope.record.lesions import Lesions
 from gradscope.record.outputs import OutputRecorder, Work
 from gradscope.record.parameters import ParameterRecorder
 from gradscope.record.ranks import Follower, Ranks, world
@@ -59,6 +60,7 @@ class Scope:
         start: int,
         quiet: bool,
         on_close: Callable[[Scope], None],
+        lesions: Lesions | None = None,
     ) -> None:
         self._model = model
         self._writer = writer
@@ -66,6 +68,7 @@ class Scope:
         self._eager_samples = eager_samples
         self._quiet = quiet
         self._on_close = on_close
+        self._lesions = lesions
         modules = named_modules(model)
         chosen = select(modules, observe, exclude)
         self._sites = SiteList()
@@ -276,6 +279,9 @@ class Scope:
         now = time.perf_counter()
         self._own += now - began
         self._sampling.done(sampled, norms, self._own, now - self._last)
+        if self._lesions is not None:
+            self._lesions(step)
+            now = time.perf_counter()
         self._last, self._own = now, 0.0
         self._prepare()
 
@@ -309,6 +315,7 @@ class Scope:
     def _release(self) -> None:
         """Let go of the model and its optimizers; an empty module stands in."""
         self._model = nn.Module()
+        self._lesions = None
         self._pending.clear()
         self._forget_pass()
         self._parameters.release()
@@ -344,4 +351,5 @@ class Scope:
             "steps": self._clock.now,
             "sampled_steps": self._sampling.sampled_steps,
             "tracking_cost": round(self._sampling.cost(), 5) if self._sampling.elapsed else None,
+            **(self._lesions.measured() if self._lesions is not None else {}),
         }
