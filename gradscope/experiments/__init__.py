@@ -8,14 +8,22 @@ from gradscope.experiments.comparison import DEMO_MODELS, compare, demo
 from gradscope.experiments.datasets import DataSet, Split
 from gradscope.experiments.datasets import load as load_data
 from gradscope.experiments.datasets import names as data_names
-from gradscope.experiments.lesions import TestImages, ablate_run
+from gradscope.experiments.heldout import TestImages
+from gradscope.experiments.lesions import ablate_run
+from gradscope.experiments.outcomes import MEASURES, Spread
+from gradscope.experiments.studies import STUDIES, Judged, StudyResult, study
 from gradscope.experiments.training import Progress, evaluate, train
 
 __all__ = [
     "DEMO_MODELS",
+    "MEASURES",
+    "STUDIES",
     "DataSet",
+    "Judged",
     "Progress",
     "Split",
+    "Spread",
+    "StudyResult",
     "TestImages",
     "ablate_run",
     "compare",
@@ -24,5 +32,6 @@ __all__ = [
     "evaluate",
     "load_data",
     "rebuild",
+    "study",
     "train",
 ]

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from gradscope.experiments.checkpoint import save
 from gradscope.experiments.datasets import SMALL, DataSet, Split, load
-from gradscope.models import build, family
+from gradscope.experiments.heldout import EVALUATION_BATCH, TestImages
+from gradscope.models import build, family, set_survival
 from gradscope.record import Scope, track
 from gradscope.schema import GradScopeError
 
@@ -26,7 +27,8 @@ WEIGHT_DECAY = 1e-4
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises; a cosine brings it to zero over the rest."""
 
-EVALUATION_BATCH = 500
+LESION_IMAGES = 250
+"""Test images on which lesions during training are measured."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ def train(
     root: str | Path = "runs",
     every: int | str = "auto",
     aux_weight: float = 0.3,
+    survival_until: float = 1.0,
+    ablate_every: int | None = None,
     on_progress: OnProgress | None = None,
     **model_options: Any,
 ) -> Path:
@@ -68,9 +72,14 @@ def train(
     SGD with momentum 0.9 and weight decay 1e-4 (He et al. 2015), the rate warmed up and brought to
     zero by a cosine. The order of the data depends on `seed` alone, so networks of one seed see the
     same batches. `aux_weight` weighs each auxiliary head's loss (Szegedy et al. 2014: 0.3).
+    `survival_until` is the share of the steps in which a net built with `survival` below 1 drops
+    its blocks at random; from then on every block takes part.
+    `ablate_every`: drop each block alone after every n-th step, on the first 250 test images.
     `model_options` go to `gradscope.models.build`. Raises GradScopeError for bad names and numbers.
     """
     _refuse(epochs, batch_size, lr, seed)
+    if not 0 <= survival_until <= 1:
+        raise GradScopeError(f"survival_until is a share of the steps, not {survival_until!r}.")
     place = pick_device(device)
     found = load(data, data_root, download)
     if batch_size > len(found.train):
@@ -92,13 +101,23 @@ def train(
         "seed": seed,
         "optimizer": "SGD",
         "aux_weight": aux_weight,
+        "survival_until": survival_until,
+        "ablate_every": ablate_every,
     }
     name = run if run is not None else f"{model}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     optimizer = torch.optim.SGD(
         network.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
     )
     scope = track(
-        network, run=name, root=root, every=every, optimizer=optimizer, config=config, quiet=True
+        network,
+        run=name,
+        root=root,
+        every=every,
+        optimizer=optimizer,
+        config=config,
+        ablate_every=ablate_every,
+        ablate_on=TestImages(found, LESION_IMAGES) if ablate_every is not None else None,
+        quiet=True,
     )
     with scope, torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -123,9 +142,12 @@ def _fit(
     order = torch.Generator().manual_seed(config["seed"])
     began = time.monotonic()
     step = 0
+    switch = switch_step(config["survival_until"], total)
     for epoch in range(epochs):
         network.train()
         for index in _batches(len(data.train), batch_size, order):
+            if step == switch:
+                set_survival(network, 1.0)
             for group in optimizer.param_groups:
                 group["lr"] = lr * schedule(step / total)
             x = normalise(data.train.images[index].to(place, non_blocking=True))
@@ -147,6 +169,11 @@ def _fit(
                 on_progress(Progress(scope.name, epoch + 1, epochs, step, total, loss.item(), left))
         accuracy, validation = evaluate(network, data.test, normalise)
         scope.log(val_loss=validation, val_accuracy=accuracy, epoch=epoch + 1)
+
+
+def switch_step(survival_until: float, total: int) -> int:
+    """The first of `total` steps in which no block is dropped any more; `total` if there is none."""
+    return round(survival_until * total)
 
 
 def classification_loss(output: Any, y: Tensor, aux_weight: float) -> tuple[Tensor, Tensor]:
