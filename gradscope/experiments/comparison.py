@@ -23,6 +23,7 @@ DEMO: dict[str, Any] = {"data": SMALL, "epochs": 2, "batch_size": 64, "lr": 0.1,
 
 _COMPARED = (
     "data",
+    "image_size",
     "epochs",
     "batch_size",
     "lr",

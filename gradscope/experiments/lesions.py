@@ -45,7 +45,7 @@ def ablate_run(
     stored = open_run(path)
     if stored.status.state == "running":
         raise GradScopeError(f"The run {path} is being written now: ablate it when it has ended.")
-    data = load(str(config["data"]), data_root)
+    data = load(str(config["data"]), data_root, side=config.get("image_size"))
     words = [drop] if isinstance(drop, str) else list(drop)
     asked = json.dumps([words, limit, sorted(options.items())], default=repr)
     partial = path / f".ablation-{zlib.crc32(asked.encode()):08x}.npz"

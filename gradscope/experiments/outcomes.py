@@ -38,7 +38,7 @@ MEASURES: Mapping[str, tuple[str, str]] = {
     "removal": ("largest change of the main output without the heads", ""),
 }
 """Measure -> its label and unit. Growth: log10 of the loss gradient's rms at the first
-convolution's output over that at the last one's, median over sampled steps."""
+convolution's output over that at the last one's that took part, median over sampled steps."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ def _gradients(run: StoredRun) -> dict[str, float]:
     rms = found.mean["grad_rms"][:, convolutions]
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log10(rms)
-    growth = logs[:, 0] - logs[:, -1]
+    logs[~np.isfinite(logs)] = np.nan  # a convolution whose block was dropped in that step
+    growth = logs[:, 0] - np.array([_last(row) for row in logs])
     steps = found.first
     total = int(run.status.steps_seen)
     switch = switch_step(float(run.info.config.get("survival_until", 1.0)), total)
@@ -109,6 +110,11 @@ def _gradients(run: StoredRun) -> dict[str, float]:
         "growth_before": _median(growth[(steps > 0) & (steps < switch)]) if dropping else math.nan,
         "growth_after": _median(growth[steps >= switch]) if dropping else math.nan,
     }
+
+
+def _last(row: np.ndarray) -> float:
+    finite = row[np.isfinite(row)]
+    return float(finite[-1]) if len(finite) else math.nan
 
 
 def _median(values: np.ndarray) -> float:

@@ -202,7 +202,7 @@ def study(
         plan.variants, seeds=seeds, root=Path(root) / name, retrain=retrain,
         on_progress=on_progress, **wanted,
     )  # fmt: skip
-    data = load(str(wanted["data"]), wanted.get("data_root"))
+    data = load(str(wanted["data"]), wanted.get("data_root"), side=wanted.get("image_size"))
     outcomes = [outcome(path, data) for path in paths]
     values = {
         variant.label: {

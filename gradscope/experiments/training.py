@@ -53,6 +53,7 @@ def train(
     data: str = SMALL,
     data_root: str | Path | None = None,
     download: bool = False,
+    image_size: int | None = None,
     epochs: int = 2,
     batch_size: int = 64,
     lr: float = 0.1,
@@ -74,6 +75,7 @@ def train(
     same batches. `aux_weight` weighs each auxiliary head's loss (Szegedy et al. 2014: 0.3).
     `survival_until` is the share of the steps in which a net built with `survival` below 1 drops
     its blocks at random; from then on every block takes part.
+    `image_size`: bring the images to that many pixels a side, for nets that need large ones.
     `ablate_every`: drop each block alone after every n-th step, on the first 250 test images.
     `model_options` go to `gradscope.models.build`. Raises GradScopeError for bad names and numbers.
     """
@@ -81,7 +83,7 @@ def train(
     if not 0 <= survival_until <= 1:
         raise GradScopeError(f"survival_until is a share of the steps, not {survival_until!r}.")
     place = pick_device(device)
-    found = load(data, data_root, download)
+    found = load(data, data_root, download, side=image_size)
     if batch_size > len(found.train):
         raise GradScopeError(
             f"batch_size {batch_size} is more than the {len(found.train)} training images; lower it."
@@ -95,6 +97,7 @@ def train(
         "family": family(model),
         "build": recipe,
         "data": data,
+        "image_size": image_size,
         "epochs": epochs,
         "batch_size": batch_size,
         "lr": lr,

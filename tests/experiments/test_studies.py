@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +70,16 @@ def test_variants_differ_in_one_thing_and_claims_name_them(name: str) -> None:
         assert claim.reference in ("", *labels)
         assert claim.source
     options = {"lr", "aux_weight", "survival_until"}
-    nets = [
-        build(v.model, **{k: o for k, o in v.options.items() if k not in options}).state_dict()
-        for v in plan.variants
-    ]
-    for other in nets[1:]:
-        shared = nets[0].keys() & other.keys()
-        assert len(shared) > 20
-        assert all(torch.equal(nets[0][key], other[key]) for key in shared)
+    nets: dict[str, list[dict[str, torch.Tensor]]] = {}
+    for v in plan.variants:
+        net = build(v.model, **{k: o for k, o in v.options.items() if k not in options})
+        nets.setdefault(re.sub(r"\D", "", v.model), []).append(net.state_dict())
+    for first, *others in nets.values():  # by depth
+        assert others
+        for other in others:
+            shared = first.keys() & other.keys()
+            assert len(shared) > 20
+            assert all(torch.equal(first[key], other[key]) for key in shared)
 
 
 def test_a_study_records_ordinary_runs_and_judges_them(tmp_path: Path, tiny: DataSet) -> None:
