@@ -72,6 +72,9 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     x, y = images(options.data, options.images)
     loader = list(zip(x.split(options.batch), y.split(options.batch), strict=True))
     whole(model, loader[:1])
+    ablate(
+        model, loader=[(x[:2], y[:2])]
+    )  # first use of torch's tracer and counters, once a process
     singles, totals = [], []
     result = Ablation(())
     for _ in range(options.rounds):

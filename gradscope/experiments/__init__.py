@@ -4,7 +4,14 @@ Must never know figures or the dashboard.
 """
 
 from gradscope.experiments.checkpoint import rebuild
-from gradscope.experiments.comparison import DEMO_MODELS, compare, demo
+from gradscope.experiments.comparison import (
+    DEMO,
+    DEMO_MODELS,
+    Variant,
+    compare,
+    demo,
+    train_variants,
+)
 from gradscope.experiments.datasets import DataSet, Split
 from gradscope.experiments.datasets import load as load_data
 from gradscope.experiments.datasets import names as data_names
@@ -15,6 +22,7 @@ from gradscope.experiments.studies import STUDIES, Judged, StudyResult, study
 from gradscope.experiments.training import Progress, evaluate, train
 
 __all__ = [
+    "DEMO",
     "DEMO_MODELS",
     "MEASURES",
     "STUDIES",
@@ -25,6 +33,7 @@ __all__ = [
     "Spread",
     "StudyResult",
     "TestImages",
+    "Variant",
     "ablate_run",
     "compare",
     "data_names",
@@ -34,4 +43,5 @@ __all__ = [
     "rebuild",
     "study",
     "train",
+    "train_variants",
 ]
