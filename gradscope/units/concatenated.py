@@ -22,7 +22,7 @@ from gradscope.units.bypass import (
 from gradscope.units.calls import Call, Profile
 from gradscope.units.cost import parameters_of, taken_away
 from gradscope.units.residual import remaining_weights
-from gradscope.units.trace import own_graph
+from gradscope.units.trace import WEIGHTED, own_graph
 from gradscope.units.unit import Unit, is_inside
 
 _DENSE_NAME = re.compile(r"dense_?layer", re.IGNORECASE)
@@ -70,7 +70,8 @@ def _growing_siblings(model: nn.Module, profile: Profile) -> set[str]:
     growing: set[str] = set()
     by_parent: dict[str, list[Call]] = {}
     for call in profile.calls:
-        if call.path and list(model.get_submodule(call.path).children()):
+        # a normalisation with its activation inside grows nothing, however its widths fall
+        if call.path and _is_layer(model.get_submodule(call.path)):
             by_parent.setdefault(call.path.rpartition(".")[0], []).append(call)
     for siblings in by_parent.values():
         for elder, younger in pairwise(siblings):
@@ -81,6 +82,10 @@ def _growing_siblings(model: nn.Module, profile: Profile) -> set[str]:
             if next_came[1] == came[1] + made[1] and next_came[2:] == came[2:]:
                 growing.update((elder.path, younger.path))
     return growing
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return bool(list(module.children())) and any(isinstance(m, WEIGHTED) for m in module.modules())
 
 
 def _joins_its_input(name: str, module: nn.Module, profile: Profile) -> Unit | None:

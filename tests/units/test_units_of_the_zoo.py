@@ -131,6 +131,35 @@ def test_a_model_with_nothing_to_bypass_says_so() -> None:
     assert "units={" in str(told.value)
 
 
+class _NormAct(nn.BatchNorm2d):
+    """A normalisation that holds its activation, as timm's do."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.act = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(super().forward(x))
+
+
+class _Growing(nn.Module):
+    """A dense layer whose second normalisation is as wide as its first one twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = _NormAct(8), nn.Conv2d(8, 16, 1)
+        self.norm2, self.conv2 = _NormAct(16), nn.Conv2d(16, 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat((x, self.conv2(self.norm2(self.conv1(self.norm1(x))))), 1)
+
+
+def test_a_normalisation_is_no_dense_layer() -> None:
+    model = nn.Sequential(_Growing(), nn.Conv2d(16, 3, 1)).eval()
+    units = find_units(model, example=torch.randn(2, 8, 4, 4))
+    assert [(u.name, u.kind) for u in units if u.kind != "head"] == [("0", "dense")]
+
+
 @pytest.mark.parametrize(
     "name", ["resnet18", "convnext_atto", "vit_tiny_patch16_224", "regnetx_002"]
 )
