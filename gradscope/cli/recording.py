@@ -111,6 +111,7 @@ def training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--download", action="store_true", help="fetch the data set if it is absent"
     )
+    parser.add_argument("--image-size", type=int, metavar="N", help="bring images to N x N pixels")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=0.1, help="peak learning rate (0.1)")
@@ -137,6 +138,7 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
         "data": arguments.data,
         "data_root": arguments.data_root,
         "download": arguments.download,
+        "image_size": arguments.image_size,
         "epochs": arguments.epochs,
         "batch_size": arguments.batch_size,
         "lr": arguments.lr,
@@ -184,6 +186,7 @@ def add_study(commands: Commands) -> None:
     study.add_argument("--model", help="the network of heads: inception_small, googlenet, ...")
     study.add_argument("--data", help="data set (embedded subset)")
     study.add_argument("--data-root", metavar="DIR", help="where the data set's files are")
+    study.add_argument("--image-size", type=int, metavar="N", help="bring images to N x N pixels")
     study.add_argument("--epochs", type=int, help="epochs of each training (1)")
     study.add_argument("--batch-size", type=int, help="images a step (64)")
     study.add_argument("--lr", type=float, help="peak learning rate (the study's own)")
@@ -194,7 +197,7 @@ def add_study(commands: Commands) -> None:
 def run_study(arguments: argparse.Namespace) -> None:
     from gradscope.experiments import MEASURES, study
 
-    given = ("data", "data_root", "epochs", "batch_size", "lr")
+    given = ("data", "data_root", "image_size", "epochs", "batch_size", "lr")
     result = study(
         arguments.name,
         seeds=arguments.seeds,
