@@ -195,7 +195,7 @@ def add_study(commands: Commands) -> None:
 
 
 def run_study(arguments: argparse.Namespace) -> None:
-    from gradscope.experiments import MEASURES, study
+    from gradscope.experiments import OUTCOMES, study
 
     given = ("data", "data_root", "image_size", "epochs", "batch_size", "lr")
     result = study(
@@ -210,7 +210,7 @@ def run_study(arguments: argparse.Namespace) -> None:
     )
     rows = []
     for measure in result.measures:
-        label, unit = MEASURES[measure]
+        label, unit = OUTCOMES[measure]
         spreads = result.spreads(measure).values()
         rows.append((f"{label}{f', {unit}' if unit else ''}", *(_spread(s) for s in spreads)))
     print(f"{result.question}\n")
@@ -218,7 +218,7 @@ def run_study(arguments: argparse.Namespace) -> None:
     for judged in result.judged:
         claim, found = judged.claim, judged.found
         against = f" - {claim.reference}" if claim.reference else ""
-        measured = f"{MEASURES[claim.measure][0]}, {claim.variant}{against}: {_spread(found)}"
+        measured = f"{OUTCOMES[claim.measure][0]}, {claim.variant}{against}: {_spread(found)}"
         print(f"\n{judged.verdict}, at this scale: {claim.text} ({claim.source})\n  {measured}")
     print(f"\nSee the runs side by side: gradscope dashboard {arguments.runs}/{arguments.name}")
 

@@ -17,14 +17,14 @@ from gradscope.experiments.datasets import load as load_data
 from gradscope.experiments.datasets import names as data_names
 from gradscope.experiments.heldout import TestImages
 from gradscope.experiments.lesions import ablate_run
-from gradscope.experiments.outcomes import MEASURES, Spread
+from gradscope.experiments.outcomes import OUTCOMES, Spread
 from gradscope.experiments.studies import STUDIES, Judged, StudyResult, study
 from gradscope.experiments.training import Progress, evaluate, train
 
 __all__ = [
     "DEMO",
     "DEMO_MODELS",
-    "MEASURES",
+    "OUTCOMES",
     "STUDIES",
     "DataSet",
     "Judged",

@@ -24,7 +24,7 @@ from gradscope.units import auxiliary_heads, remove_head
 EARLY = 0.25
 """Share of the steps that counts as early training, and as its end for the training loss."""
 
-MEASURES: Mapping[str, tuple[str, str]] = {
+OUTCOMES: Mapping[str, tuple[str, str]] = {
     "accuracy": ("test accuracy", "%"),
     "early_accuracy": ("training accuracy, first quarter", "%"),
     "late_accuracy": ("training accuracy, last quarter", "%"),
@@ -68,7 +68,7 @@ def difference(left: Sequence[float], right: Sequence[float]) -> Spread:
 
 
 def outcome(path: Path, data: DataSet) -> dict[str, float]:
-    """What the run in that folder reached, by name of `MEASURES`; NaN where it has no such thing."""
+    """What the run in that folder reached, by name of `OUTCOMES`; NaN where it has no such thing."""
     run = open_run(path)
     found = {**_scalars(run), **_gradients(run)}
     return found | _heads(path, data)

@@ -15,7 +15,7 @@ from typing import Any
 
 from gradscope.experiments.comparison import Variant, train_variants
 from gradscope.experiments.datasets import SMALL, load
-from gradscope.experiments.outcomes import MEASURES, Spread, difference, outcome, spread
+from gradscope.experiments.outcomes import OUTCOMES, Spread, difference, outcome, spread
 from gradscope.experiments.training import OnProgress
 from gradscope.schema import GradScopeError
 
@@ -207,7 +207,7 @@ def study(
     values = {
         variant.label: {
             measure: tuple(found[measure] for found in outcomes[n * seeds : (n + 1) * seeds])
-            for measure in MEASURES
+            for measure in OUTCOMES
         }
         for n, variant in enumerate(plan.variants)
     }

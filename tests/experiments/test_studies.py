@@ -15,7 +15,8 @@ from gradscope.experiments import DataSet, ablate_run, rebuild, study, train
 from gradscope.experiments.outcomes import Spread, difference, outcome, spread
 from gradscope.experiments.studies import STUDIES, describe, verdict
 from gradscope.experiments.training import switch_step
-from gradscope.frame import load
+from gradscope.figures.sources import groups
+from gradscope.frame import load, load_all
 from gradscope.models import ResidualUnit, build
 from gradscope.schema import GradScopeError
 from gradscope.store import open_run
@@ -99,6 +100,10 @@ def test_a_study_records_ordinary_runs_and_judges_them(tmp_path: Path, tiny: Dat
     assert np.isfinite([*first["growth_before"], *first["growth_after"]]).all()
     assert all(np.isnan(result.values["drop-never"]["growth_before"]))
     assert {judged.verdict for judged in result.judged} <= {"confirmed", "not seen", "contradicted"}
+    folded = groups(load_all(tmp_path / "stochastic-depth"))
+    assert {(group.label, len(group.members)) for group in folded} == {
+        (label, 2) for label in result.values
+    }
     before = [path.stat().st_mtime_ns for path in result.paths]
     again = study("stochastic-depth", seeds=2, root=tmp_path, **TINY)
     assert [path.stat().st_mtime_ns for path in again.paths] == before
