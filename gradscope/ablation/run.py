@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +72,7 @@ def ablate(
     if (evaluate is None) == (loader is None):
         raise GradScopeError("Give one of evaluate=, a function of the model, or loader=.")
     inner = unwrapped(model)
-    # a compiled network would be compiled anew for every lesion
-    compiled = is_compiled(model) or is_compiled(inner)
-    eager: Any = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
-    with eager, restored(inner, weights=evaluate is not None):
+    with _eager(model), restored(inner, weights=evaluate is not None):
         if loader is not None and example is None:
             inputs, _ = next(iter(batches(loader, inner, 2)), ((), None))
             if not inputs:
@@ -101,6 +98,14 @@ def ablate(
         finally:
             saved.write()
     return Ablation(_rows(lesions, scores, baseline, step, seed), kept, reused, notes)
+
+
+def _eager(model: nn.Module) -> AbstractContextManager[Any]:
+    """No compiled code inside: a compiled network would be compiled anew for every lesion."""
+    if is_compiled(model) or is_compiled(unwrapped(model)):
+        stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+        return stance
+    return nullcontext()
 
 
 def _evaluated(

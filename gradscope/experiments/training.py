@@ -79,9 +79,7 @@ def train(
     `ablate_every`: drop each block alone after every n-th step, on the first 250 test images.
     `model_options` go to `gradscope.models.build`. Raises GradScopeError for bad names and numbers.
     """
-    _refuse(epochs, batch_size, lr, seed)
-    if not 0 <= survival_until <= 1:
-        raise GradScopeError(f"survival_until is a share of the steps, not {survival_until!r}.")
+    _refuse(epochs, batch_size, lr, seed, survival_until)
     place = pick_device(device)
     found = load(data, data_root, download, side=image_size)
     if batch_size > len(found.train):
@@ -90,8 +88,6 @@ def train(
         )
     shape = {"in_channels": found.channels, "num_classes": found.classes, "image_size": found.side}
     recipe = {**shape, "seed": seed, **model_options}
-    network = build(model, **recipe).to(place)
-    network.to(memory_format=torch.channels_last)
     config = {
         "model": model,
         "family": family(model),
@@ -108,9 +104,24 @@ def train(
         "ablate_every": ablate_every,
     }
     name = run if run is not None else f"{model}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    network = build(model, **recipe).to(place)
+    return _recorded(network, found, config, name, root, every, on_progress)
+
+
+def _recorded(
+    network: nn.Module,
+    data: DataSet,
+    config: dict[str, Any],
+    name: str,
+    root: str | Path,
+    every: int | str,
+    on_progress: OnProgress | None,
+) -> Path:
+    network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
-        network.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+        network.parameters(), lr=config["lr"], momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
     )
+    lesions = config["ablate_every"] is not None
     scope = track(
         network,
         run=name,
@@ -118,13 +129,13 @@ def train(
         every=every,
         optimizer=optimizer,
         config=config,
-        ablate_every=ablate_every,
-        ablate_on=TestImages(found, LESION_IMAGES) if ablate_every is not None else None,
+        ablate_every=config["ablate_every"],
+        ablate_on=TestImages(data, LESION_IMAGES) if lesions else None,
         quiet=True,
     )
     with scope, torch.random.fork_rng():
-        torch.manual_seed(seed)
-        _fit(network, optimizer, found, scope, config, on_progress)
+        torch.manual_seed(config["seed"])
+        _fit(network, optimizer, data, scope, config, on_progress)
         scope.flush()
         save(network, scope.path)
     return scope.path
@@ -239,7 +250,7 @@ def _batches(count: int, size: int, order: torch.Generator) -> Iterator[Tensor]:
             yield index
 
 
-def _refuse(epochs: int, batch_size: int, lr: float, seed: int) -> None:
+def _refuse(epochs: int, batch_size: int, lr: float, seed: int, survival_until: float) -> None:
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if value != int(value) or value < 1:
             raise GradScopeError(f"{name} must be a whole number of 1 or more, not {value!r}.")
@@ -247,3 +258,5 @@ def _refuse(epochs: int, batch_size: int, lr: float, seed: int) -> None:
         raise GradScopeError(f"lr must be above 0 and finite, not {lr!r}.")
     if not 0 <= seed < 2**63:
         raise GradScopeError(f"seed must lie between 0 and 2**63 - 1, not {seed!r}.")
+    if not 0 <= survival_until <= 1:
+        raise GradScopeError(f"survival_until is a share of the steps, not {survival_until!r}.")
