@@ -32,9 +32,9 @@ def build(name: str) -> tuple[nn.Module, torch.Tensor]:
     if name in OURS:
         model, shape = models.build(name), (2, 1, 16, 16)
     else:
-        quick: dict[str, Any] = (
-            {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        )
+        quick: dict[str, Any] = {}
+        if name in ("googlenet", "inception_v3"):  # the latter's head needs images of 299 pixels
+            quick = {"init_weights": False, "aux_logits": name == "googlenet"}
         model = torchvision.models.get_model(name, weights=None, num_classes=4, **quick)
         side = 224 if name.startswith(("vit", "maxvit")) else 96 if name == "inception_v3" else 64
         shape = (2, 3, side, side)

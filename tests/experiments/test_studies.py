@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradscope.experiments import DataSet, ablate_run, rebuild, study, train
+from gradscope.experiments import DataSet, Split, ablate_run, datasets, rebuild, study, train
 from gradscope.experiments.outcomes import Spread, difference, outcome, spread
 from gradscope.experiments.studies import STUDIES, describe, verdict
 from gradscope.experiments.training import switch_step
@@ -20,6 +21,7 @@ from gradscope.frame import load, load_all
 from gradscope.models import ResidualUnit, build
 from gradscope.schema import GradScopeError
 from gradscope.store import open_run
+from gradscope.units import auxiliary_heads
 
 TINY: dict[str, Any] = {"epochs": 1, "batch_size": 32, "every": 1, "device": "cpu"}
 
@@ -172,3 +174,24 @@ def test_an_ablation_broken_off_goes_on(
     assert seen == [6, 7, 8, 9]
     assert not partial.exists()
     assert [r.value for r in found.rows] == [r.value for r in ablate_run(path).rows]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "size"), [("googlenet", 28), ("inception_v3", 299)])
+def test_heads_of_torchvisions_nets(
+    tmp_path: Path, tiny: DataSet, monkeypatch: pytest.MonkeyPatch, model: str, size: int
+) -> None:
+    few = replace(tiny, train=cut(tiny.train, 8), test=cut(tiny.test, 4))
+    monkeypatch.setattr(datasets, "_small", lambda: few)
+    settings = {**TINY, "batch_size": 4, "image_size": size}
+    result = study("heads", model=model, seeds=1, root=tmp_path, **settings)
+    assert list(result.values) == ["heads-both", "heads-none", "heads-weight-1"]
+    assert result.values["heads-both"]["removal"] == (0.0,)
+    assert 0 < result.values["heads-both"]["aux_share"][0] < 100
+    assert math.isnan(result.values["heads-none"]["aux_share"][0])
+    network, _ = rebuild(result.paths[0])
+    assert len(auxiliary_heads(network)) == {"googlenet": 2, "inception_v3": 1}[model]
+
+
+def cut(split: Split, count: int) -> Split:
+    return Split(split.images[:count], split.labels[:count])
