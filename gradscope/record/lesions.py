@@ -5,6 +5,7 @@ Trouble in a measurement ends the lesions, never the training. Must never know h
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections.abc import Mapping
@@ -27,28 +28,37 @@ class Lesions:
                 "ablate its checkpoint in one process."
             )
         try:
-            self._measure = PeriodicAblation(model, batch, every=every, writer=writer)
+            measure = PeriodicAblation(model, batch, every=every, writer=writer)
         except GradScopeError as error:
             raise GradScopeError(f"ablate_every={every!r}, ablate_on: {error}") from None
+        self._measure: PeriodicAblation | None = measure
         self._writer = writer
-        self._working = True
         self.seconds = 0.0
         self.times = 0
 
     def __call__(self, step: int) -> None:
         """Measure if the step is due."""
-        if not self._working or step % self._measure.every:
+        if self._measure is None or step % self._measure.every:
             return
         began = time.perf_counter()
         try:
             self._measure(step)
             self.times += 1
         except Exception as error:  # the user's loader or network may raise anything
-            self._working = False
+            self.release()
             told = f"Lesions ended at step {step}: {type(error).__name__}: {error}"
             self._writer.note(told)
-            warnings.warn(f"GradScope: {told}", RuntimeWarning, stacklevel=2)
+            with contextlib.suppress(Warning):  # warnings turned into errors must not stop training
+                warnings.warn(f"GradScope: {told}", RuntimeWarning, stacklevel=2)
         self.seconds += time.perf_counter() - began
+
+    def release(self) -> None:
+        """Measure no more, and let go of the model."""
+        self._measure = None
+
+    def told(self) -> str:
+        """A line for the summary."""
+        return f"lesions at {self.times} steps took {self.seconds:.1f} s beside that cost"
 
     def measured(self) -> Mapping[str, Any]:
         """Entries for the run's config."""

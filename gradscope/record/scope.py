@@ -203,7 +203,10 @@ class Scope:
     def __str__(self) -> str:
         if isinstance(self._writer, Follower):
             return f"GradScope follows {self.name}, which the first process records"
-        return summary(self._writer, self._sampling, self._sites, self._clock.now, self._open)
+        beside = self._lesions.told() if self._lesions is not None else ""
+        return summary(
+            self._writer, self._sampling, self._sites, self._clock.now, self._open, beside
+        )
 
     # what torch calls
 
@@ -315,7 +318,8 @@ class Scope:
     def _release(self) -> None:
         """Let go of the model and its optimizers; an empty module stands in."""
         self._model = nn.Module()
-        self._lesions = None
+        if self._lesions is not None:
+            self._lesions.release()
         self._pending.clear()
         self._forget_pass()
         self._parameters.release()

@@ -76,6 +76,7 @@ def test_its_time_is_no_part_of_the_budget(track, monkeypatch) -> None:
     clock = Clock()
 
     def slow(self, step: int) -> None:
+        assert self.every == 1
         clock.now += 1000.0
 
     monkeypatch.setattr(lesions.PeriodicAblation, "__call__", slow)
@@ -90,6 +91,7 @@ def test_its_time_is_no_part_of_the_budget(track, monkeypatch) -> None:
         clock.now += 1.0
         optimizer.step()
     scope.close()
+    assert "lesions at 3 steps took 3000.0 s beside that cost" in str(scope)
     assert scope._sampling.elapsed == pytest.approx(3.0, abs=0.1)
     assert open_run(scope.path).info.config["ablation_seconds"] == 3000.0
 
