@@ -1,8 +1,11 @@
-"""The demo's three networks -> `sample_runs/`, the plain and the residual one with an ablation.
+"""The demo's networks and a small inception net -> `sample_runs/`, with lesions.
 
-    python scripts/make_sample_runs.py
+    python scripts/make_sample_runs.py [FOLDER]
 
-About five minutes on two CPU cores. The recorded numbers depend on the torch version and the machine.
+The demo's recipe (two epochs on the embedded images). The residual and the plain net drop each
+block after every 31st step, and once trained each block alone, k at random, and whole stages; the
+inception net, with its auxiliary heads, drops each branch. About ten minutes on two CPU cores. The
+recorded numbers depend on the torch version and the machine.
 """
 
 from __future__ import annotations
@@ -11,16 +14,29 @@ import sys
 from pathlib import Path
 
 from gradscope.cli.terminal import ProgressLine
-from gradscope.experiments import ablate_run, demo
+from gradscope.experiments import DEMO, DEMO_MODELS, Variant, ablate_run, train_variants
 
-ABLATED = ("plain20", "resnet20")
 ROOT = Path(__file__).resolve().parent.parent / "sample_runs"
+EVERY = 31
+IMAGES = 500
+DROPPED = {
+    "plain20": ("blocks", "random", "stages"),
+    "resnet20": ("blocks", "random", "stages"),
+    "inception_small": ("inception", "branches"),
+}
 
 
 def main() -> int:
-    for run in demo(ROOT, retrain=True, on_progress=ProgressLine()):
-        if run.name in ABLATED:
-            found = ablate_run(run, drop=("blocks", "random"), draws=6, limit=500)
+    root = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
+    variants = [
+        Variant(name, name, {"ablate_every": EVERY} if name in ("plain20", "resnet20") else {})
+        for name in (*DEMO_MODELS, "inception_small")
+    ]
+    for run in train_variants(
+        variants, root=root, retrain=True, on_progress=ProgressLine(), **DEMO
+    ):
+        if run.name in DROPPED:
+            found = ablate_run(run, drop=DROPPED[run.name], draws=6, limit=IMAGES)
             print(f"{run.name}: {found}", file=sys.stderr)
         (run / "checkpoint.npz").unlink()
     return 0

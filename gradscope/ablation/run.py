@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ from gradscope.ablation.scores import (
     score,
 )
 from gradscope.ablation.state import restored
+from gradscope.hooks import is_compiled
 from gradscope.schema import GradScopeError
-from gradscope.units import Bypass, find_units, replaced, unwrapped
+from gradscope.units import Chosen, find_units, replaced, unwrapped
 
 Progress = Callable[[int, int], None]
 _INTACT = "intact"
@@ -43,7 +45,7 @@ def ablate(
     *,
     loader: Iterable[Any] | None = None,
     drop: str | Iterable[str] = "blocks",
-    units: Mapping[str, Bypass] | Sequence[str] | None = None,
+    units: Chosen = None,
     k: Iterable[int] | int | None = None,
     draws: int = 20,
     seed: int = 0,
@@ -70,7 +72,7 @@ def ablate(
     if (evaluate is None) == (loader is None):
         raise GradScopeError("Give one of evaluate=, a function of the model, or loader=.")
     inner = unwrapped(model)
-    with restored(inner, weights=evaluate is not None):
+    with _eager(model), restored(inner, weights=evaluate is not None):
         if loader is not None and example is None:
             inputs, _ = next(iter(batches(loader, inner, 2)), ((), None))
             if not inputs:
@@ -78,7 +80,8 @@ def ablate(
             example = inputs
         found = find_units(inner, example=example, units=units)
         lesions = plan(inner, found, drop, k=k, draws=draws, seed=seed)
-        mark = fingerprint(inner, [f"{x.kind}/{x.label}/{x.detail}" for x in lesions])
+        parts = [f"{x.kind}/{x.label}/{x.detail}" for x in lesions]
+        mark = fingerprint(inner, parts) if save_to is not None else ""
         saved = SavedScores(save_to, mark, resume=resume)
         show = _bar if progress is True else progress or None
         try:
@@ -95,6 +98,14 @@ def ablate(
         finally:
             saved.write()
     return Ablation(_rows(lesions, scores, baseline, step, seed), kept, reused, notes)
+
+
+def _eager(model: nn.Module) -> AbstractContextManager[Any]:
+    """No compiled code inside: a compiled network would be compiled anew for every lesion."""
+    if is_compiled(model) or is_compiled(unwrapped(model)):
+        stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+        return stance
+    return nullcontext()
 
 
 def _evaluated(
@@ -137,24 +148,23 @@ class _Loaded:
         self.replay = Replay(model, {path for lesion in lesions for path in lesion.replacements})
         self.kept_bytes = 0
         self.notes: list[str] = []
+        self.total = 0
+        self.place = (0, 0, 1)
+        self.written = time.monotonic()
 
     def run(self, loader: Iterable[Any]) -> tuple[list[Scores], Scores]:
         self.model.eval()
-        total = len(loader) if hasattr(loader, "__len__") else 0  # type: ignore[arg-type]
+        self.total = len(loader) if hasattr(loader, "__len__") else 0  # type: ignore[arg-type]
         with torch.no_grad():
             size = self._chunk(loader) if self.reuse else sys.maxsize
-            written = time.monotonic()
             seen: set[str] = set()
             for number, batch in enumerate(loader):
-                for part, (inputs, target) in enumerate(batches([batch], self.model, size)):
+                parts = list(batches([batch], self.model, size))
+                for part, (inputs, target) in enumerate(parts):
                     key = f"{number}.{part}.{_check(target)}"
-                    self._batch(key, inputs, target)
                     seen.add(key)
-                if time.monotonic() - written > _SAVE_EVERY:
-                    self.saved.write()
-                    written = time.monotonic()
-                if self.show is not None:
-                    self.show(number + 1, max(total, number + 1))
+                    self.place = (number, part, len(parts))
+                    self._batch(key, inputs, target)
         if any(key.rpartition("/")[0] not in seen for key in self.saved.scores):
             raise GradScopeError(
                 "The loader gives other batches than those saved: use shuffle=False, or another "
@@ -163,53 +173,54 @@ class _Loaded:
         return self._joined()
 
     def _chunk(self, loader: Iterable[Any]) -> int:
-        """How many samples' outputs fit the memory, from a pass over two samples."""
+        """From two samples: whether reuse gives the same bits as a whole pass, for a lesion in the
+        middle, and how many samples' outputs fit the memory."""
         inputs, target = next(iter(batches(loader, self.model, 2)))
+        middle = self.lesions[len(self.lesions) // 2].replacements
         with self.replay.installed():
             self.replay.intact(*inputs)
             per_sample = max(1, self.replay.kept_bytes // len(target))
+            reused = self.replay.lesioned(middle, *inputs)
+        with replaced(self.model, middle):
+            self.reuse = same(reused, self.model(*inputs))
+        if not self.reuse:
+            self.notes.append("outputs could not be reused in this model: every pass was whole")
+            return sys.maxsize
         return max(1, self.memory // per_sample)
 
     def _batch(self, key: str, inputs: tuple[Any, ...], target: Any) -> None:
-        done = self.saved.scores.get(f"{key}/{len(self.lesions) - 1}")
-        if done is not None:
+        """Scores of the intact network and of each lesion not measured yet, on one batch."""
+        known = self.saved.scores
+        left = [n for n in range(len(self.lesions)) if f"{key}/{n}" not in known]
+        if not left:
+            self._tell(len(self.lesions))
             return
-        if not self.reuse:
-            self._naive(key, inputs, target)
-            return
-        with self.replay.installed():
-            intact = self.replay.intact(*inputs)
+        with self.replay.installed() if self.reuse else nullcontext():
+            intact = self.replay.intact(*inputs) if self.reuse else self.model(*inputs)
             self.kept_bytes = max(self.kept_bytes, self.replay.kept_bytes)
-            scores = {_INTACT: score(self.metrics, intact, target)}
-            probe = None
-            for number, lesion in enumerate(self.lesions):
-                output = self.replay.lesioned(lesion.replacements, *inputs)
-                scores[str(number)] = score(self.metrics, output, target)
-                if number == len(self.lesions) // 2:
-                    probe = output
-        if not self.saved.scores and not self._agrees(probe, inputs):
-            self._naive(key, inputs, target)
-            return
-        self._keep(key, scores)
+            known[f"{key}/{_INTACT}"] = score(self.metrics, intact, target)
+            for number in left:
+                output = self._lesioned(number, inputs)
+                known[f"{key}/{number}"] = score(self.metrics, output, target)
+                self._tell(number + 1)
 
-    def _agrees(self, probe: Any, inputs: tuple[Any, ...]) -> bool:
-        """Whether reuse gave the same bits as the whole pass for one lesion of the first batch."""
-        with replaced(self.model, self.lesions[len(self.lesions) // 2].replacements):
-            if same(probe, self.model(*inputs)):
-                return True
-        self.reuse = False
-        self.notes.append("outputs could not be reused in this model: every pass was a whole one")
-        return False
+    def _lesioned(self, number: int, inputs: tuple[Any, ...]) -> Any:
+        replacements = self.lesions[number].replacements
+        if self.reuse:
+            return self.replay.lesioned(replacements, *inputs)
+        with replaced(self.model, replacements):
+            return self.model(*inputs)
 
-    def _naive(self, key: str, inputs: tuple[Any, ...], target: Any) -> None:
-        scores = {_INTACT: score(self.metrics, self.model(*inputs), target)}
-        for number, lesion in enumerate(self.lesions):
-            with replaced(self.model, lesion.replacements):
-                scores[str(number)] = score(self.metrics, self.model(*inputs), target)
-        self._keep(key, scores)
-
-    def _keep(self, key: str, scores: dict[str, Scores]) -> None:
-        self.saved.scores.update({f"{key}/{name}": value for name, value in scores.items()})
+    def _tell(self, done: int) -> None:
+        """Shows how far the measurement is, in passes, and now and then saves it."""
+        if time.monotonic() - self.written > _SAVE_EVERY:
+            self.saved.write()
+            self.written = time.monotonic()
+        if self.show is not None:
+            number, part, parts = self.place
+            passes = len(self.lesions)
+            share = (part * passes + done) // parts
+            self.show(number * passes + share, max(self.total, number + 1) * passes)
 
     def _joined(self) -> tuple[list[Scores], Scores]:
         by_lesion: dict[str, list[Scores]] = {}

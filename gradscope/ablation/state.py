@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -36,13 +36,11 @@ def restored(model: nn.Module, *, weights: bool) -> Iterator[None]:
         with torch.no_grad():
             for module, name, buffer, value in buffers:
                 module._buffers[name] = buffer
-                if buffer is not None and value is not None:
-                    buffer.copy_(value)
+                _put_back(buffer, value)
             for parameter, value, gradient, gradient_value in kept:
-                parameter.copy_(value)
+                _put_back(parameter, value)
                 parameter.grad = gradient
-                if gradient is not None and gradient_value is not None:
-                    gradient.copy_(gradient_value)
+                _put_back(gradient, gradient_value)
         for module, training in modes:
             module.training = training
         random.setstate(python)
@@ -50,3 +48,9 @@ def restored(model: nn.Module, *, weights: bool) -> Iterator[None]:
         torch.set_rng_state(cpu)
         if devices:
             torch.cuda.set_rng_state_all(devices)
+
+
+def _put_back(tensor: Tensor | None, value: Tensor | None) -> None:
+    """Writes only where something changed: a graph kept for another backward pass stays valid."""
+    if tensor is not None and value is not None and not torch.equal(tensor, value):
+        tensor.copy_(value)

@@ -1,13 +1,17 @@
-"""Commands that train or measure a network: demo, train, compare, check, ablate."""
+"""Commands that train or measure a network: demo, train, compare, study, check, ablate."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradscope.cli.terminal import Commands, ProgressLine, command, table
+from gradscope.schema import GradScopeError
+
+if TYPE_CHECKING:
+    from gradscope.experiments import Spread
 
 
 def add_demo(commands: Commands) -> None:
@@ -107,6 +111,7 @@ def training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--download", action="store_true", help="fetch the data set if it is absent"
     )
+    parser.add_argument("--image-size", type=int, metavar="N", help="bring images to N x N pixels")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=0.1, help="peak learning rate (0.1)")
@@ -115,6 +120,12 @@ def training_options(parser: argparse.ArgumentParser) -> None:
         "--every",
         default="auto",
         help='sample each N-th step in full, or "auto" (2 %% of the time)',
+    )
+    parser.add_argument(
+        "--ablate-every",
+        type=int,
+        metavar="N",
+        help="drop each block alone after every N-th step, on 250 test images",
     )
     parser.add_argument("--no-batch-norm", action="store_true", help="without batch normalisation")
     parser.add_argument("--shortcut", choices=("A", "B"), default="A", help="of a residual net (A)")
@@ -127,11 +138,13 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
         "data": arguments.data,
         "data_root": arguments.data_root,
         "download": arguments.download,
+        "image_size": arguments.image_size,
         "epochs": arguments.epochs,
         "batch_size": arguments.batch_size,
         "lr": arguments.lr,
         "device": arguments.device,
         "every": int(every) if every.isdigit() else every,
+        "ablate_every": arguments.ablate_every,
         **({"batch_norm": False} if arguments.no_batch_norm else {}),
         **({"shortcut": arguments.shortcut} if arguments.shortcut != "A" else {}),
     }
@@ -156,6 +169,67 @@ def print_findings(paths: Sequence[Path]) -> None:
     print(table(("run", "steps", "test accuracy", "verdict"), rows))
     for name, severity, sentence, advice in details:
         print(f"\n{name}: {severity}\n  {sentence}\n  {advice}")
+
+
+def add_study(commands: Commands) -> None:
+    """`gradscope study`."""
+    study = command(
+        commands,
+        "study",
+        run_study,
+        "train variants that differ in one thing, over several seeds, and test published claims",
+        "gradscope study heads --seeds 3",
+    )
+    study.add_argument("name", help="heads, skips, normalisation or stochastic-depth")
+    study.add_argument("--seeds", type=int, default=3, help="seeds 0 .. N-1 for each variant (3)")
+    study.add_argument("--runs", default="runs/studies", metavar="DIR", help="where the runs go")
+    study.add_argument("--model", help="the network of heads: inception_small, googlenet, ...")
+    study.add_argument("--data", help="data set (embedded subset)")
+    study.add_argument("--data-root", metavar="DIR", help="where the data set's files are")
+    study.add_argument("--image-size", type=int, metavar="N", help="bring images to N x N pixels")
+    study.add_argument("--epochs", type=int, help="epochs of each training (1)")
+    study.add_argument("--batch-size", type=int, help="images a step (64)")
+    study.add_argument("--lr", type=float, help="peak learning rate (the study's own)")
+    study.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    study.add_argument("--retrain", action="store_true", help="replace runs of the same names")
+
+
+def run_study(arguments: argparse.Namespace) -> None:
+    from gradscope.experiments import OUTCOMES, study
+
+    given = ("data", "data_root", "image_size", "epochs", "batch_size", "lr")
+    result = study(
+        arguments.name,
+        seeds=arguments.seeds,
+        root=arguments.runs,
+        model=arguments.model,
+        retrain=arguments.retrain,
+        on_progress=ProgressLine(),
+        device=arguments.device,
+        **{name: value for name in given if (value := getattr(arguments, name)) is not None},
+    )
+    rows = []
+    for measure in result.measures:
+        label, unit = OUTCOMES[measure]
+        spreads = result.spreads(measure).values()
+        rows.append((f"{label}{f', {unit}' if unit else ''}", *(_spread(s) for s in spreads)))
+    print(f"{result.question}\n")
+    print(table(("mean and 95 % interval over seeds", *result.values), rows))
+    for judged in result.judged:
+        claim, found = judged.claim, judged.found
+        against = f" - {claim.reference}" if claim.reference else ""
+        measured = f"{OUTCOMES[claim.measure][0]}, {claim.variant}{against}: {_spread(found)}"
+        print(f"\n{judged.verdict}, at this scale: {claim.text} ({claim.source})\n  {measured}")
+    print(f"\nSee the runs side by side: gradscope dashboard {arguments.runs}/{arguments.name}")
+
+
+def _spread(found: Spread) -> str:
+    if found.mean != found.mean:
+        return "-"
+    digits = 3 if abs(found.mean) < 10 else 1
+    half = (found.high - found.low) / 2
+    told = f"{found.mean:.{digits}f}"
+    return f"{told} ± {half:.{digits}f}" if half == half else told
 
 
 def add_check(commands: Commands) -> None:
@@ -194,11 +268,16 @@ def add_ablate(commands: Commands) -> None:
     ablate.add_argument(
         "--drop",
         default="blocks",
-        help="what to drop, joined by commas: blocks, random, stages, reorder, layers, branches (blocks)",
+        help="what to drop, joined by commas: blocks, stages, random, reorder, residual, dense, "
+        "inception, branches, plain (blocks)",
+    )
+    ablate.add_argument(
+        "--k", metavar="N,N", help="for random and reorder: units dropped, or swaps (1, 2, ... all)"
     )
     ablate.add_argument("--limit", type=int, metavar="N", help="use N test images (all)")
     ablate.add_argument("--draws", type=int, default=20, help="random draws for each k (20)")
     ablate.add_argument("--data-root", metavar="DIR", help="where the data set's files are")
+    ablate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 
 
 def run_ablate(arguments: argparse.Namespace) -> None:
@@ -211,7 +290,9 @@ def run_ablate(arguments: argparse.Namespace) -> None:
         drop=arguments.drop.split(","),
         data_root=arguments.data_root,
         limit=arguments.limit,
+        device=arguments.device,
         draws=arguments.draws,
+        k=_counts(arguments.k),
         progress=True,
     )
     rows = [
@@ -223,11 +304,20 @@ def run_ablate(arguments: argparse.Namespace) -> None:
             f"[{r.ci_low:+.4f}, {r.ci_high:+.4f}]",
         )
         for r in found.rows
-        if r.lesion == "drop"
+        if r.lesion in ("drop", "drop-stage")
     ]
     if rows:
         print(table(("dropped", "metric", "value", "difference", "95 % interval"), rows))
     print(f"{found}\nStored in {path}.")
 
 
-COMMANDS = (add_demo, add_train, add_compare, add_check, add_ablate)
+def _counts(words: str | None) -> list[int] | None:
+    if words is None:
+        return None
+    try:
+        return [int(word) for word in words.split(",")]
+    except ValueError:
+        raise GradScopeError(f"--k takes whole numbers joined by commas, not {words!r}.") from None
+
+
+COMMANDS = (add_demo, add_train, add_compare, add_study, add_check, add_ablate)

@@ -5,7 +5,7 @@ Must never know figures or Dash, nor judge by a network's name.
 """
 
 from gradscope.diagnosis.evidence import Evidence, Panel, Series, empty_panel, gather, panel
-from gradscope.diagnosis.slope import Attenuation, attenuation
+from gradscope.diagnosis.slope import Attenuation, attenuation, student
 from gradscope.diagnosis.verdict import RULES, Rule, diagnose, judge, verdict
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "gather",
     "judge",
     "panel",
+    "student",
     "verdict",
 ]

@@ -125,10 +125,10 @@ def _half_width(values: Floats) -> float:
     lag = float((deviation[1:] * deviation[:-1]).sum() / (deviation**2).sum())
     lag = min(max(lag, 0.0), 0.99)
     effective = max(n * (1 - lag) / (1 + lag), 2.0)
-    return _student(effective - 1) * math.sqrt(variance / effective)
+    return student(effective - 1) * math.sqrt(variance / effective)
 
 
-def _student(freedom: float) -> float:
+def student(freedom: float) -> float:
     """97.5 % quantile of Student's t (Abramowitz & Stegun 26.7.5); within 1 % from 3 degrees on."""
     if freedom < 2:
         return 12.71

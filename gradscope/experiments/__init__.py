@@ -4,19 +4,36 @@ Must never know figures or the dashboard.
 """
 
 from gradscope.experiments.checkpoint import rebuild
-from gradscope.experiments.comparison import DEMO_MODELS, compare, demo
+from gradscope.experiments.comparison import (
+    DEMO,
+    DEMO_MODELS,
+    Variant,
+    compare,
+    demo,
+    train_variants,
+)
 from gradscope.experiments.datasets import DataSet, Split
 from gradscope.experiments.datasets import load as load_data
 from gradscope.experiments.datasets import names as data_names
-from gradscope.experiments.lesions import TestImages, ablate_run
+from gradscope.experiments.heldout import TestImages
+from gradscope.experiments.lesions import ablate_run
+from gradscope.experiments.outcomes import OUTCOMES, Spread
+from gradscope.experiments.studies import STUDIES, Judged, StudyResult, study
 from gradscope.experiments.training import Progress, evaluate, train
 
 __all__ = [
+    "DEMO",
     "DEMO_MODELS",
+    "OUTCOMES",
+    "STUDIES",
     "DataSet",
+    "Judged",
     "Progress",
     "Split",
+    "Spread",
+    "StudyResult",
     "TestImages",
+    "Variant",
     "ablate_run",
     "compare",
     "data_names",
@@ -24,5 +41,7 @@ __all__ = [
     "evaluate",
     "load_data",
     "rebuild",
+    "study",
     "train",
+    "train_variants",
 ]

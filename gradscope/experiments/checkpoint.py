@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gradscope.models import build
+from gradscope.models import build, set_survival
 from gradscope.schema import GradScopeError
 from gradscope.store import open_run
 
@@ -46,6 +46,8 @@ def rebuild(run: str | Path) -> tuple[nn.Module, dict[str, Any]]:
             "`gradscope train`, or call gradscope.ablate(model, evaluate) in your own script."
         )
     model = build(str(config["model"]), **config["build"])
+    if config.get("survival_until", 1.0) < 1.0:
+        set_survival(model, 1.0)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}

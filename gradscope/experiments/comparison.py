@@ -21,7 +21,17 @@ from gradscope.store import delete_run, open_run
 DEMO_MODELS = ("plain20", "resnet20", "densenet22")
 DEMO: dict[str, Any] = {"data": SMALL, "epochs": 2, "batch_size": 64, "lr": 0.1, "every": 8}
 
-_COMPARED = ("data", "epochs", "batch_size", "lr", "every", "aux_weight")
+_COMPARED = (
+    "data",
+    "image_size",
+    "epochs",
+    "batch_size",
+    "lr",
+    "every",
+    "aux_weight",
+    "survival_until",
+    "ablate_every",
+)
 """Settings in which a finished run must agree to stand for one that was asked for."""
 
 _FROM_DATA = ("in_channels", "num_classes", "image_size", "seed")
@@ -125,7 +135,8 @@ def _reusable(path: Path, wanted: Mapping[str, Any], retrain: bool) -> bool:
     if retrain or stored.status.state != "finished":
         return False
     options = {k: v for k, v in config["build"].items() if k not in _FROM_DATA}
-    had = {name: config.get(name) for name in ("model", "seed", *_COMPARED)} | options
+    had = {name: config.get(name) for name in ("model", "seed")} | options
+    had |= {name: config.get(name, _TRAIN[name].default) for name in _COMPARED}
     other = [name for name in {**wanted, **had} if wanted.get(name) != had.get(name)]
     if other:
         was = ", ".join(f"{name}={had.get(name, 'default')!r}" for name in other)

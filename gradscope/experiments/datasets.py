@@ -7,7 +7,7 @@ Must never know networks or runs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -72,14 +72,33 @@ def names() -> tuple[str, ...]:
     return (SMALL, *_VISION, "folder")
 
 
-def load(name: str = SMALL, root: str | Path | None = None, download: bool = False) -> DataSet:
-    """Load a data set by name.
+def load(
+    name: str = SMALL,
+    root: str | Path | None = None,
+    download: bool = False,
+    *,
+    side: int | None = None,
+) -> DataSet:
+    """Load a data set by name, its images brought to `side` x `side` pixels if that is given.
 
     `fashion-mnist-small` is embedded (6,000 + 1,500 images). The others are read from `root` in the
     layout of torchvision's classes (`folder`: root/train/CLASS/*.png and root/test/CLASS/*.png), and
     downloaded there when `download` is set. Raises GradScopeError for an unknown name, a missing
     root or missing files.
     """
+    found = _found(name, root, download)
+    if side is None or side == found.side:
+        return found
+    if side < 1:
+        raise GradScopeError(f"Images cannot be brought to {side} pixels.")
+    return replace(found, train=_resized(found.train, side), test=_resized(found.test, side))
+
+
+def _resized(split: Split, side: int) -> Split:
+    return Split(images.resize(split.images, [side, side]), split.labels)
+
+
+def _found(name: str, root: str | Path | None, download: bool) -> DataSet:
     if name == SMALL:
         return _small()
     if name not in names():

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from gradscope.experiments.checkpoint import save
 from gradscope.experiments.datasets import SMALL, DataSet, Split, load
-from gradscope.models import build, family
+from gradscope.experiments.heldout import EVALUATION_BATCH, TestImages
+from gradscope.models import build, family, set_survival
 from gradscope.record import Scope, track
 from gradscope.schema import GradScopeError
 
@@ -26,7 +27,8 @@ WEIGHT_DECAY = 1e-4
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises; a cosine brings it to zero over the rest."""
 
-EVALUATION_BATCH = 500
+LESION_IMAGES = 250
+"""Test images on which lesions during training are measured."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def train(
     data: str = SMALL,
     data_root: str | Path | None = None,
     download: bool = False,
+    image_size: int | None = None,
     epochs: int = 2,
     batch_size: int = 64,
     lr: float = 0.1,
@@ -60,6 +63,8 @@ def train(
     root: str | Path = "runs",
     every: int | str = "auto",
     aux_weight: float = 0.3,
+    survival_until: float = 1.0,
+    ablate_every: int | None = None,
     on_progress: OnProgress | None = None,
     **model_options: Any,
 ) -> Path:
@@ -68,41 +73,69 @@ def train(
     SGD with momentum 0.9 and weight decay 1e-4 (He et al. 2015), the rate warmed up and brought to
     zero by a cosine. The order of the data depends on `seed` alone, so networks of one seed see the
     same batches. `aux_weight` weighs each auxiliary head's loss (Szegedy et al. 2014: 0.3).
+    `survival_until` is the share of the steps in which a net built with `survival` below 1 drops
+    its blocks at random; from then on every block takes part.
+    `image_size`: bring the images to that many pixels a side, for nets that need large ones.
+    `ablate_every`: drop each block alone after every n-th step, on the first 250 test images.
     `model_options` go to `gradscope.models.build`. Raises GradScopeError for bad names and numbers.
     """
-    _refuse(epochs, batch_size, lr, seed)
+    _refuse(epochs, batch_size, lr, seed, survival_until)
     place = pick_device(device)
-    found = load(data, data_root, download)
+    found = load(data, data_root, download, side=image_size)
     if batch_size > len(found.train):
         raise GradScopeError(
             f"batch_size {batch_size} is more than the {len(found.train)} training images; lower it."
         )
     shape = {"in_channels": found.channels, "num_classes": found.classes, "image_size": found.side}
     recipe = {**shape, "seed": seed, **model_options}
-    network = build(model, **recipe).to(place)
-    network.to(memory_format=torch.channels_last)
     config = {
         "model": model,
         "family": family(model),
         "build": recipe,
         "data": data,
+        "image_size": image_size,
         "epochs": epochs,
         "batch_size": batch_size,
         "lr": lr,
         "seed": seed,
         "optimizer": "SGD",
         "aux_weight": aux_weight,
+        "survival_until": survival_until,
+        "ablate_every": ablate_every,
     }
     name = run if run is not None else f"{model}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    network = build(model, **recipe).to(place)
+    return _recorded(network, found, config, name, root, every, on_progress)
+
+
+def _recorded(
+    network: nn.Module,
+    data: DataSet,
+    config: dict[str, Any],
+    name: str,
+    root: str | Path,
+    every: int | str,
+    on_progress: OnProgress | None,
+) -> Path:
+    network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
-        network.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+        network.parameters(), lr=config["lr"], momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
     )
+    lesions = config["ablate_every"] is not None
     scope = track(
-        network, run=name, root=root, every=every, optimizer=optimizer, config=config, quiet=True
+        network,
+        run=name,
+        root=root,
+        every=every,
+        optimizer=optimizer,
+        config=config,
+        ablate_every=config["ablate_every"],
+        ablate_on=TestImages(data, LESION_IMAGES) if lesions else None,
+        quiet=True,
     )
     with scope, torch.random.fork_rng():
-        torch.manual_seed(seed)
-        _fit(network, optimizer, found, scope, config, on_progress)
+        torch.manual_seed(config["seed"])
+        _fit(network, optimizer, data, scope, config, on_progress)
         scope.flush()
         save(network, scope.path)
     return scope.path
@@ -123,9 +156,12 @@ def _fit(
     order = torch.Generator().manual_seed(config["seed"])
     began = time.monotonic()
     step = 0
+    switch = switch_step(config["survival_until"], total)
     for epoch in range(epochs):
         network.train()
         for index in _batches(len(data.train), batch_size, order):
+            if step == switch:
+                set_survival(network, 1.0)
             for group in optimizer.param_groups:
                 group["lr"] = lr * schedule(step / total)
             x = normalise(data.train.images[index].to(place, non_blocking=True))
@@ -147,6 +183,11 @@ def _fit(
                 on_progress(Progress(scope.name, epoch + 1, epochs, step, total, loss.item(), left))
         accuracy, validation = evaluate(network, data.test, normalise)
         scope.log(val_loss=validation, val_accuracy=accuracy, epoch=epoch + 1)
+
+
+def switch_step(survival_until: float, total: int) -> int:
+    """The first of `total` steps in which no block is dropped any more; `total` if there is none."""
+    return round(survival_until * total)
 
 
 def classification_loss(output: Any, y: Tensor, aux_weight: float) -> tuple[Tensor, Tensor]:
@@ -209,7 +250,7 @@ def _batches(count: int, size: int, order: torch.Generator) -> Iterator[Tensor]:
             yield index
 
 
-def _refuse(epochs: int, batch_size: int, lr: float, seed: int) -> None:
+def _refuse(epochs: int, batch_size: int, lr: float, seed: int, survival_until: float) -> None:
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if value != int(value) or value < 1:
             raise GradScopeError(f"{name} must be a whole number of 1 or more, not {value!r}.")
@@ -217,3 +258,5 @@ def _refuse(epochs: int, batch_size: int, lr: float, seed: int) -> None:
         raise GradScopeError(f"lr must be above 0 and finite, not {lr!r}.")
     if not 0 <= seed < 2**63:
         raise GradScopeError(f"seed must lie between 0 and 2**63 - 1, not {seed!r}.")
+    if not 0 <= survival_until <= 1:
+        raise GradScopeError(f"survival_until is a share of the steps, not {survival_until!r}.")

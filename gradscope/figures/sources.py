@@ -22,6 +22,10 @@ Source: TypeAlias = Run | pd.DataFrame | Sequence[Run]
 """One run, several, or a tidy frame like `run.frame(...)`, with a column `run` if several."""
 
 
+MEASURED = frozenset({"sampled_steps", "tracking_cost", "ablation_seconds"})
+"""What a recording adds to its config: measured, not chosen, and different for every seed."""
+
+
 @dataclass(frozen=True)
 class Member:
     """One run as a figure sees it. `read(table, columns)` gives its tidy frame."""
@@ -229,8 +233,19 @@ def _bare(name: str, frame: pd.DataFrame) -> Member:
 def _recipe(member: Member) -> tuple[str, str]:
     if "seed" not in member.config:
         return (member.name, "")
-    rest = {key: repr(value) for key, value in member.config.items() if key != "seed"}
+    rest = {
+        key: repr(_seedless(value))
+        for key, value in member.config.items()
+        if key != "seed" and key not in MEASURED
+    }
     return (str(member.config.get("model", member.model)), repr(sorted(rest.items())))
+
+
+def _seedless(value: Any) -> Any:
+    """A configured value without the seed in it, as the recipe of a built network has one."""
+    if isinstance(value, Mapping):
+        return {key: item for key, item in value.items() if key != "seed"}
+    return value
 
 
 def _label(bundle: Sequence[Member]) -> str:

@@ -34,6 +34,9 @@ FINDING_COLUMNS = (
     "sentence",
     "advice",
 )
+LESION_KEYS = ("step", "unit", "lesion", "metric", "k", "detail")
+"""What tells one lesion's row from another's; of rows that agree in it the newest counts."""
+
 FRAMES = (*TABLES, "sites", "findings")
 """The names that `Run.frame` answers to."""
 
@@ -91,12 +94,14 @@ def tidy(
     """Rows of a stored table, sorted by step then site; missing values are NaN.
 
     Tables of sites get `site` as a Categorical of names, `depth` and `relative_depth`.
+    A lesion that was measured again counts once, as measured last.
     `columns` keeps only these statistics (keys stay); `sites` keeps names that match a glob or
     one of several. Steps are optimizer steps, both bounds included.
     """
     contract = TABLES[table]
     known = {column.name: column for column in contract.columns}
-    keys = [name for name in ("step", "site", "of", "exponent", "name") if name in known]
+    named = LESION_KEYS if table == "ablations" else ("step", "site", "of", "exponent", "name")
+    keys = [name for name in named if name in known]
     wanted = list(known) if columns is None else [*keys, *(c for c in columns if c not in keys)]
     unknown = [name for name in wanted if name not in known]
     if unknown:
@@ -107,6 +112,9 @@ def tidy(
     read = stored.read(table, wanted, first_step=first_step, last_step=last_step, sites=indices)
     rows = len(next(iter(read.values()))) if read else 0
     frame = pd.DataFrame({name: _series(known[name], read.get(name), rows) for name in wanted})
+    if table == "ablations":
+        frame = pd.DataFrame(frame.drop_duplicates(list(LESION_KEYS), keep="last"))
+        frame = frame.reset_index(drop=True)
     return _with_places(frame, stored.sites) if "site" in known else frame
 
 

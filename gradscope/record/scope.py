@@ -22,6 +22,7 @@ from gradscope.record.beside import Beside
 from gradscope.record.blocks import BlockRecorder
 from gradscope.record.clock import Clock
 from gradscope.record.drain import Drain
+from gradscope.record.lesions import Lesions
 from gradscope.record.outputs import OutputRecorder, Work
 from gradscope.record.parameters import ParameterRecorder, local, norm_now
 from gradscope.record.ranks import Follower, Ranks, world
@@ -61,6 +62,7 @@ class Scope:
         start: int,
         quiet: bool,
         on_close: Callable[[Scope], None],
+        lesions: Lesions | None = None,
     ) -> None:
         self._model = model
         self._writer = writer
@@ -68,6 +70,7 @@ class Scope:
         self._eager_samples = eager_samples
         self._quiet = quiet
         self._on_close = on_close
+        self._lesions = lesions
         modules = named_modules(model)
         chosen = select(modules, observe, exclude)
         self._sites = SiteList()
@@ -207,7 +210,10 @@ class Scope:
     def __str__(self) -> str:
         if isinstance(self._writer, Follower):
             return f"GradScope follows {self.name}, which the first process records"
-        return summary(self._writer, self._sampling, self._sites, self._clock.now, self._open)
+        beside = self._lesions.told() if self._lesions is not None else ""
+        return summary(
+            self._writer, self._sampling, self._sites, self._clock.now, self._open, beside
+        )
 
     # what torch calls
 
@@ -294,6 +300,9 @@ class Scope:
         now = time.perf_counter()
         self._own += now - began
         self._sampling.done(sampled, norms, self._own, now - self._last, self._beside.taken())
+        if self._lesions is not None:
+            self._lesions(step)
+            now = time.perf_counter()
         self._last, self._own = now, 0.0
         self._prepare()
 
@@ -328,6 +337,8 @@ class Scope:
     def _release(self) -> None:
         """Let go of the model and its optimizers; an empty module stands in."""
         self._model = nn.Module()
+        if self._lesions is not None:
+            self._lesions.release()
         self._pending.clear()
         self._forget_pass()
         self._parameters.release()
@@ -363,4 +374,5 @@ class Scope:
             "steps": self._clock.now,
             "sampled_steps": self._sampling.sampled_steps,
             "tracking_cost": round(self._sampling.cost(), 5) if self._sampling.elapsed else None,
+            **(self._lesions.measured() if self._lesions is not None else {}),
         }

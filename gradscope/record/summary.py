@@ -21,9 +21,14 @@ def findings_of(writer: RunWriter) -> tuple[Finding, ...]:
 
 
 def summary(
-    writer: RunWriter, sampling: Sampling, sites: SiteList, steps: int, still_open: bool
+    writer: RunWriter,
+    sampling: Sampling,
+    sites: SiteList,
+    steps: int,
+    still_open: bool,
+    beside: str = "",
 ) -> str:
-    """What was recorded, where, at what cost, and the diagnosis."""
+    """What was recorded, where, at what cost, and the diagnosis; `beside`: what is no part of it."""
     if still_open:
         writer.flush()
     findings = findings_of(writer)
@@ -34,7 +39,7 @@ def summary(
     lines = [
         f"GradScope {'is recording' if still_open else 'recorded'} {writer.name}: {steps} steps, "
         f"{sampling.sampled_steps} sampled in full; {seen}",
-        f"  in {writer.path}, cost {share}",
+        f"  in {writer.path}, cost {share}{f'; {beside}' if beside else ''}",
         f"  {verdict(findings)}",
     ]
     notable = [f for f in findings if f.severity != "info"]

@@ -19,6 +19,7 @@ from torch import nn
 
 from gradscope.hooks import Choice, is_compiled, unwrap
 from gradscope.record.agree import AgreedSampling
+from gradscope.record.lesions import lesions_of
 from gradscope.record.ranks import Follower, key_value_store, world
 from gradscope.record.sampling import Sampling
 from gradscope.record.scope import Scope
@@ -45,6 +46,8 @@ def track(
     resume_step: int | None = None,
     histograms: bool = True,
     eager_samples: bool = False,
+    ablate_every: int | None = None,
+    ablate_on: Any = None,
     quiet: bool = False,
 ) -> Scope:
     """Record how gradients flow through `model` while it trains; training itself is not changed.
@@ -59,6 +62,10 @@ def track(
     histograms: keep magnitude histograms (counts per binary exponent) at sampled steps.
     eager_samples: run sampled steps of a compiled model eagerly, so that its module outputs are
         seen; they then differ from compiled ones by rounding. False keeps training bit-identical.
+    ablate_every, ablate_on: after every n-th step, from the first, drop each block alone and
+        measure accuracy and loss on (inputs, targets) held out from training, or on a loader of
+        its own: what each block is worth, over time. Costs about half as many evaluations as there
+        are blocks; this is not part of `budget`, and its seconds are kept in the run's config.
     quiet: print no summary at the end.
 
     Raises GradScopeError for a model that is tracked already or cannot be tracked, a run that
@@ -94,6 +101,7 @@ def track(
         else RunWriter(root, name, info, resume=resume, resume_step=resume_step)
     )
     try:
+        alone = None if isinstance(writer, Follower) else writer
         scope = Scope(
             inner,
             writer,
@@ -107,6 +115,7 @@ def track(
             start=getattr(writer, "start_step", 0),
             quiet=quiet or rank > 0,
             on_close=lambda closing: _closed(closing, sampling),
+            lesions=lesions_of(inner, ablate_every, ablate_on, alone),
         )
     except BaseException as error:
         writer.close("failed", f"{type(error).__name__}: {error}")

@@ -8,7 +8,7 @@ from gradscope.units.bypass import (
     bypass_zeros,
 )
 from gradscope.units.calls import Profile, at_rest, example_for, profile
-from gradscope.units.find import dropped, find_units, pick
+from gradscope.units.find import Chosen, dropped, find_units, pick
 from gradscope.units.gradients import (
     Gated,
     ResidualParts,
@@ -24,6 +24,7 @@ __all__ = [
     "KINDS",
     "WAYS",
     "Bypass",
+    "Chosen",
     "Gated",
     "PadIdentity",
     "Profile",

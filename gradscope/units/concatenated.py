@@ -22,20 +22,23 @@ from gradscope.units.bypass import (
 from gradscope.units.calls import Call, Profile
 from gradscope.units.cost import parameters_of, taken_away
 from gradscope.units.residual import remaining_weights
-from gradscope.units.trace import own_graph
-from gradscope.units.unit import Unit
+from gradscope.units.trace import WEIGHTED, own_graph
+from gradscope.units.unit import Unit, is_inside
 
 _DENSE_NAME = re.compile(r"dense_?layer", re.IGNORECASE)
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
-def dense_layers(model: nn.Module, profile: Profile) -> list[Unit]:
-    """Layers whose new features are joined to what came in (by themselves or by their parent)."""
+def dense_layers(model: nn.Module, profile: Profile, covered: set[str]) -> list[Unit]:
+    """Layers whose new features are joined to what came in (by themselves or by their parent).
+
+    Modules at or below the `covered` paths belong to other units already.
+    """
     units: list[Unit] = []
     growing = _growing_siblings(model, profile)
     for name, module in model.named_modules():
         call = profile.first(name)
-        if not name or call is None or not list(module.children()):
+        if not name or call is None or not list(module.children()) or is_inside(name, covered):
             continue
         joined = _joins_its_input(name, module, profile)
         if joined is not None:
@@ -67,7 +70,8 @@ def _growing_siblings(model: nn.Module, profile: Profile) -> set[str]:
     growing: set[str] = set()
     by_parent: dict[str, list[Call]] = {}
     for call in profile.calls:
-        if call.path and list(model.get_submodule(call.path).children()):
+        # a normalisation with its activation inside grows nothing, however its widths fall
+        if call.path and _is_layer(model.get_submodule(call.path)):
             by_parent.setdefault(call.path.rpartition(".")[0], []).append(call)
     for siblings in by_parent.values():
         for elder, younger in pairwise(siblings):
@@ -78,6 +82,10 @@ def _growing_siblings(model: nn.Module, profile: Profile) -> set[str]:
             if next_came[1] == came[1] + made[1] and next_came[2:] == came[2:]:
                 growing.update((elder.path, younger.path))
     return growing
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return bool(list(module.children())) and any(isinstance(m, WEIGHTED) for m in module.modules())
 
 
 def _joins_its_input(name: str, module: nn.Module, profile: Profile) -> Unit | None:
@@ -109,12 +117,15 @@ def _joins_its_input(name: str, module: nn.Module, profile: Profile) -> Unit | N
     )
 
 
-def inception_modules(model: nn.Module, profile: Profile) -> list[Unit]:
-    """Modules that join several branches of one input, and each branch as a unit of its own."""
+def inception_modules(model: nn.Module, profile: Profile, covered: set[str]) -> list[Unit]:
+    """Modules that join several branches of one input, and each branch as a unit of its own.
+
+    Modules at or below the `covered` paths belong to other units already.
+    """
     units: list[Unit] = []
     for name, module in model.named_modules():
         call = profile.first(name)
-        if not name or call is None or not list(module.children()):
+        if not name or call is None or not list(module.children()) or is_inside(name, covered):
             continue
         graph = own_graph(module)
         node = concatenation(graph) if graph is not None else None

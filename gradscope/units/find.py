@@ -14,16 +14,16 @@ import torch
 from torch import nn
 
 from gradscope.schema import GradScopeError
-from gradscope.units.calls import Profile, profile, resolved_example
+from gradscope.units.calls import Profile, at_rest, profile, resolved_example
 from gradscope.units.concatenated import dense_layers, inception_modules
 from gradscope.units.cost import macs_of, parameters_of
 from gradscope.units.heads import heads
-from gradscope.units.plain import is_inside, plain_units
+from gradscope.units.plain import plain_units
 from gradscope.units.residual import residual_units
 from gradscope.units.swap import merged, near_names, replaced, submodule
-from gradscope.units.unit import Bypass, Unit
+from gradscope.units.unit import Bypass, Unit, is_inside
 
-Chosen = Mapping[str, Bypass] | Sequence[str] | None
+Chosen = Mapping[str, Bypass] | Sequence[str] | Sequence[Unit] | None
 
 
 def find_units(model: nn.Module, *, example: Any = None, units: Chosen = None) -> tuple[Unit, ...]:
@@ -32,21 +32,26 @@ def find_units(model: nn.Module, *, example: Any = None, units: Chosen = None) -
     `example` is a batch of inputs (a tensor, or a tuple of positional inputs), guessed where
     absent. `units` names the units by hand: a mapping from module path to bypass, called as
     `bypass(module, *args, **kwargs)` in place of the module, or a list of names to pick from those
-    found. The model runs once, in eval mode, and is left as it was.
+    found; units found before are given back as they are. The model runs once, in eval mode, and is left as it was.
     GradScopeError: nothing that can be bypassed, an unknown name, no input could be guessed.
     """
+    if units and not isinstance(units, Mapping):
+        known = tuple(unit for unit in units if isinstance(unit, Unit))
+        if known:
+            return known
     inner, batch = resolved_example(model, example)
     _refuse_scripted(inner)
-    ran = profile(inner, batch)
-    if isinstance(units, Mapping):
-        return _custom(inner, ran, units)
-    found = _all(inner, ran)
+    with at_rest(inner):  # in training, blocks may be left out at random
+        ran = profile(inner, batch)
+        if isinstance(units, Mapping):
+            return _custom(inner, ran, units)
+        found = _all(inner, ran)
     if not any(unit.kind != "head" for unit in found):
         raise GradScopeError(
             f"{type(inner).__name__} has no unit that can be bypassed (no residual addition, no "
             "concatenation, no layer with shape in = shape out): pass units={'a.module': bypass}."
         )
-    return found if units is None else pick(found, units)
+    return found if units is None else pick(found, [str(name) for name in units])
 
 
 def pick(found: Sequence[Unit], names: Iterable[str]) -> tuple[Unit, ...]:
@@ -83,7 +88,7 @@ def _all(model: nn.Module, ran: Profile) -> tuple[Unit, ...]:
     auxiliary = heads(model, ran)
     outer |= {unit.name for unit in auxiliary}
     for finder in (inception_modules, dense_layers):
-        found += [unit for unit in finder(model, ran) if not is_inside(unit.name, outer)]
+        found += [unit for unit in finder(model, ran, outer) if not is_inside(unit.name, outer)]
         outer |= {path for unit in found for path in (*unit.modules, unit.name)}
     found += plain_units(model, ran, outer)
     found += auxiliary

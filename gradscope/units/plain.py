@@ -10,7 +10,7 @@ from torch import nn
 from gradscope.units.bypass import bypass_identity, bypass_nothing
 from gradscope.units.calls import Call, Profile
 from gradscope.units.cost import macs_of, parameters_of
-from gradscope.units.unit import Bypass, Unit
+from gradscope.units.unit import Bypass, Unit, is_inside
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -114,9 +114,3 @@ def _layer(model: nn.Module, profile: Profile, call: Call, after: list[Call]) ->
         position=call.position,
         replacements=replacements,
     )
-
-
-def is_inside(path: str, covered: set[str]) -> bool:
-    """Whether the path or a parent of it is among the covered ones."""
-    parts = path.split(".")
-    return any(".".join(parts[: n + 1]) in covered for n in range(len(parts)))

@@ -45,10 +45,11 @@ def _walk(
                 found.append(split)
                 return
             sums = additions(module, graph)
-            if sums and name and _is_whole(module, graph, sums):
-                found.append(_whole_unit(name, module, graph, sums, profile))
+            whole = _whole_unit(name, module, graph, sums, profile) if sums and name else None
+            if whole is not None:
+                found.append(whole)
                 return
-            found.extend(_inner_units(name, module, sums, profile))
+            found.extend(_inner_units(name, module, profile) if sums else ())
     inside = {path for unit in found for path in unit.modules}
     for child_name, child in module.named_children():
         path = f"{name}.{child_name}" if name else child_name
@@ -63,27 +64,20 @@ def remaining_weights(module: nn.Module, graph: fx.Graph) -> int:
     )
 
 
-def _is_whole(module: nn.Module, graph: fx.Graph, sums: tuple[Addition, ...]) -> bool:
-    """Whether nothing with weights but the shortcuts is left once the branches are gone."""
-    left = own_graph(module)
-    if left is None:
-        return False
-    DropBranches().edit(module, left)
-    prune(left)
-    output = next(n for n in left.nodes if n.op == "output")
-    if not isinstance(output.args[0], fx.Node):
-        return False
-    del graph
-    return remaining_weights(module, left) <= sum(s.weights for s in sums)
-
-
 def _whole_unit(
     name: str, module: nn.Module, graph: fx.Graph, sums: tuple[Addition, ...], profile: Profile
-) -> Unit:
-    ways = {s.way for s in sums}
-    way = next((w for w in ("projection", "pad") if w in ways), "identity")
+) -> Unit | None:
+    """The module as one unit; None where more with weights than its shortcuts is left without the
+    branches. Edits `graph`."""
     DropBranches().edit(module, graph)
     prune(graph)
+    output = next(n for n in graph.nodes if n.op == "output")
+    if not isinstance(output.args[0], fx.Node):
+        return None
+    if remaining_weights(module, graph) > sum(s.weights for s in sums):
+        return None
+    ways = {s.way for s in sums}
+    way = next((w for w in ("projection", "pad") if w in ways), "identity")
     parameters, macs = taken_away(name, module, graph, profile)
     return Unit(
         name,
@@ -98,12 +92,11 @@ def _whole_unit(
     )
 
 
-def _inner_units(
-    name: str, module: nn.Module, sums: tuple[Addition, ...], profile: Profile
-) -> list[Unit]:
+def _inner_units(name: str, module: nn.Module, profile: Profile) -> list[Unit]:
     """Additions x = x + layer(x) written out in a larger forward: one unit each."""
-    units = []
-    for number, addition in enumerate(sums):
+    units: list[Unit] = []
+    graph = own_graph(module)  # anew: the search for a whole unit has edited the other
+    for number, addition in enumerate(additions(module, graph) if graph is not None else ()):
         if addition.way != "identity":
             continue
         branch = addition.branch

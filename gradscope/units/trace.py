@@ -50,9 +50,14 @@ class Addition:
 
 
 def own_graph(module: nn.Module) -> fx.Graph | None:
-    """The graph of the module's forward with every child a single node; None if not traceable."""
+    """The graph of the module's forward with every child a single node; None if not traceable.
+
+    A forward that draws random numbers to decide its way is traced on one way; the random state
+    is put back.
+    """
     try:
-        return _ShallowTracer().trace(module)
+        with torch.random.fork_rng(devices=[]):
+            return _ShallowTracer().trace(module)
     except Exception:  # tracing runs the user's code, which may raise anything
         return None
 

@@ -71,3 +71,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def is_inside(path: str, covered: set[str]) -> bool:
+    """Whether the path or a parent of it is among the covered ones."""
+    parts = path.split(".")
+    return any(".".join(parts[: n + 1]) in covered for n in range(len(parts)))

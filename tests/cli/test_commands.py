@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ from gradscope.cli.terminal import duration, table
 from gradscope.experiments import DataSet, comparison, train
 from gradscope.store import list_runs, open_run
 
-COMMANDS = ("demo", "train", "compare", "check", "ablate", "runs", "dashboard", "export")
+COMMANDS = ("demo", "train", "compare", "study", "check", "ablate", "runs", "dashboard", "export")
 QUICK = ("--epochs", "1", "--batch-size", "64", "--every", "1", "--device", "cpu")
 
 
@@ -114,6 +115,9 @@ def test_the_demo_reuses_its_runs(
         (["train", "plain20", "--data", "cifar10", "--data-root", "."], "--download"),
         (["check", "no.py:build"], "no.py"),
         (["ablate", "nothing"], "nothing"),
+        (["study", "nothing"], "stochastic-depth"),
+        (["study", "skips", "--model", "googlenet"], "only heads"),
+        (["train", "plain20", "--ablate-every", "0"], "whole number"),
         (["runs", "nowhere"], "nowhere"),
         (["export", "nothing"], "nothing"),
     ],
@@ -220,6 +224,53 @@ def test_a_run_is_exported_and_ablated(
     assert "stage2.1" in told
     assert len(open_run(root / "a").read("ablations")["unit"]) > 0
     refused(["ablate", "a", "--runs", str(root), "--drop", "everything"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("model", "drop", "lesions"),
+    [
+        ("resnet20", "stages,random,reorder", {"drop-stage": 3, "drop-k": 4, "reorder": 4}),
+        ("plain20", "plain", {"drop": 7}),
+        ("densenet22", "dense", {"drop": 18}),
+        ("inception_small", "inception,branches", {"drop": 7 + 28}),
+    ],
+)
+def test_every_word_of_drop_is_stored(
+    tmp_path: Path,
+    tiny: DataSet,
+    capsys: pytest.CaptureFixture[str],
+    model: str,
+    drop: str,
+    lesions: dict[str, int],
+) -> None:
+    train(model, run="a", root=tmp_path, epochs=1, batch_size=64, every=1)
+    words = ["ablate", "a", "--runs", str(tmp_path), "--drop", drop, "--limit", "16"]
+    assert main([*words, "--k", "1,2", "--draws", "2"]) == 0
+    shown = capsys.readouterr()
+    assert "ablating [##" in shown.err
+    assert "Stored in" in shown.out
+    rows = open_run(tmp_path / "a").read("ablations")
+    kinds = rows["lesion"][rows["metric"] == "loss"].astype(str).tolist()
+    assert {kind: kinds.count(kind) for kind in kinds} == lesions
+    if "reorder" in lesions:
+        taus = [json.loads(d)["tau"] for d in rows["detail"] if "tau" in d]
+        assert all(-1 <= tau <= 1 for tau in taus)
+        assert min(taus) < 1
+    assert "whole numbers" in refused([*words, "--k", "two"], capsys)
+
+
+def test_a_study_prints_means_and_verdicts(
+    tmp_path: Path, tiny: DataSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["study", "normalisation", "--seeds", "2", "--runs", str(tmp_path), "--device", "cpu"]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    head = next(line for line in told.splitlines() if line.startswith("mean and 95 % interval"))
+    assert head.split()[-4:] == ["plain20-bn", "plain20-no-bn", "resnet20-bn", "resnet20-no-bn"]
+    assert re.search(r"^test accuracy, % +\S+ ± \S+", told, re.MULTILINE)
+    assert len(re.findall(r"^(confirmed|not seen|contradicted), at this scale: ", told, re.M)) == 2
+    assert len(list_runs(tmp_path / "normalisation")) == 8
+    assert "heads" in refused(["study", "widths"], capsys)
 
 
 def test_check_names_the_network(capsys: pytest.CaptureFixture[str]) -> None:
