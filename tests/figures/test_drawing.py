@@ -35,6 +35,13 @@ DRAW: dict[str, Callable[..., go.Figure]] = {
     "bars": lambda runs, **k: figures.ablation_bars(runs, **k),
     "curve": lambda runs, **k: figures.ablation_curve(runs, **k),
     "pareto": lambda runs, **k: figures.pareto(runs, **k),
+    "worth": lambda runs, **k: figures.ablation_heatmap(runs[-1], **k),
+    "paths": lambda runs, **k: figures.path_profile(runs[0], **k),
+    "heads": lambda runs, **k: figures.head_share(runs[0], **k),
+    "heads-norm": lambda runs, **k: figures.head_share(runs[0], statistic="norm", **k),
+    "reuse": lambda runs, **k: figures.feature_reuse(runs[0], **k),
+    "reuse-weight": lambda runs, **k: figures.feature_reuse(runs[0], statistic="weight", **k),
+    "shattering": lambda runs, **k: figures.shattering(runs, **k),
 }
 EMPTY: dict[str, Callable[..., go.Figure]] = {
     name: draw
@@ -49,7 +56,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     return [
         write_run(root, "plain20", model="plain20", family="plain", fall=3.0),
         write_run(root, "resnet20", nonfinite_at="stage2.0.conv1", sampled=0.5),
-        write_run(root, "resnet20-b", units=2),
+        write_run(root, "resnet20-b", units=2, lesions_before=(0, 20)),
     ]
 
 
