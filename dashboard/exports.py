@@ -23,7 +23,11 @@ from gradscope.figures.prepared import Prepared
 from gradscope.frame import Run
 from gradscope.schema import GradScopeError
 
-FIGURES: Mapping[str, tuple[Any, Any]] = {**COMPARING, **SINGLE}
+FIGURES: Mapping[str, tuple[Any, Any]] = {
+    **COMPARING,
+    **SINGLE,
+    "shattering-by-depth": COMPARING["shattering"],
+}
 """Table step and draw step by a figure's name."""
 
 

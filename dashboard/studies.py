@@ -63,6 +63,10 @@ def _measured(table: str) -> Callable[[Run], bool]:
     return lambda run: table in run.stored.tables()
 
 
+def _of_numbers(run: Run) -> bool:
+    return run.model == "LineNet"
+
+
 LESIONS = (
     Study(
         "ablation-bars",
@@ -99,15 +103,28 @@ LESIONS = (
 WAYS = (
     Study("path-profile", "Gradient by path length", figures.path_profile, _measured("paths")),
     Study(
-        "head-share", "Gradient of each head", figures.head_share, _measured("heads"),
+        "head-share",
+        "Gradient of each head",
+        figures.head_share,
+        _measured("heads"),
         height="460px",
     ),
     Study("feature-reuse", "Feature reuse", figures.feature_reuse, _measured("reuse")),
     Study(
-        "shattering", "Shattering at initialisation", figures.shattering, _measured("shattering"),
+        "shattering",
+        "Shattering of these networks at initialisation",
+        figures.shattering,
+        lambda run: _measured("shattering")(run) and not _of_numbers(run),
         several=True,
     ),
-)  # fmt: skip
+    Study(
+        "shattering-by-depth",
+        "Shattering by depth, in networks of numbers",
+        figures.shattering,
+        lambda run: _measured("shattering")(run) and _of_numbers(run),
+        several=True,
+    ),
+)
 RECORDED = (Study("skip-share", "Skip share by unit and step", figures.skip_share, has_shares),)
 STUDIES = (*LESIONS, *RECORDED, *WAYS)
 """In the order of the page."""
