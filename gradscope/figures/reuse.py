@@ -70,27 +70,8 @@ def draw_reuse(
     )
     for col, block in enumerate(blocks, start=1):
         part = data[data["block"] == block]
-        grid = part.pivot(index="source", columns="target", values=statistic)
-        exact = part.pivot(index="source", columns="target", values="weight")
-        figure.add_trace(
-            go.Heatmap(
-                x=grid.columns.to_numpy(),
-                y=grid.index.to_numpy(),
-                z=grid.to_numpy(dtype=float),
-                coloraxis="coloraxis",
-                hoverongaps=False,
-                xgap=1,
-                ygap=1,
-                text=[[number(float(v)) for v in row] for row in exact.to_numpy(dtype=float)],
-                hovertemplate=(
-                    f"<b>{block}</b>: layer %{{x}} on source %{{y}}<br>mean |w| %{{text}}"
-                    "<extra></extra>"
-                ),
-            ),
-            row=1,
-            col=col,
-        )
-        few = int(grid.columns.max()) <= 12 // max(1, len(blocks) // 3)
+        figure.add_trace(_map(str(block), part, statistic), row=1, col=col)
+        few = int(part["target"].max()) <= 12 // max(1, len(blocks) // 3)
         figure.update_xaxes(
             title={"text": "target layer"}, **({"dtick": 1} if few else {"nticks": 5}),
             showgrid=False, row=1, col=col,
@@ -108,6 +89,24 @@ def draw_reuse(
         }
     )
     return finish(figure, prepared, look, width=width, title=title, height=height, above=16)
+
+
+def _map(block: str, part: pd.DataFrame, statistic: str) -> go.Heatmap:
+    grid = part.pivot(index="source", columns="target", values=statistic)
+    exact = part.pivot(index="source", columns="target", values="weight")
+    return go.Heatmap(
+        x=grid.columns.to_numpy(),
+        y=grid.index.to_numpy(),
+        z=grid.to_numpy(dtype=float),
+        coloraxis="coloraxis",
+        hoverongaps=False,
+        xgap=1,
+        ygap=1,
+        text=[[number(float(v)) for v in row] for row in exact.to_numpy(dtype=float)],
+        hovertemplate=(
+            f"<b>{block}</b>: layer %{{x}} on source %{{y}}<br>mean |w| %{{text}}<extra></extra>"
+        ),
+    )
 
 
 def feature_reuse(

@@ -14,7 +14,7 @@ from gradscope.figures.heatmap import with_gaps
 from gradscope.figures.lesions import chosen_metric, gain, signed, stages_of
 from gradscope.figures.prepared import Prepared
 from gradscope.figures.sources import Group, Source, single
-from gradscope.figures.theme import style_of
+from gradscope.figures.theme import Style, style_of
 
 COLUMNS = (
     "step",
@@ -99,17 +99,7 @@ def draw_worth(
             colorbar=colour_bar(f"change in {metric}", look),
         )
     )
-    unsure = data[(data["ci_low"] <= 0) & (data["ci_high"] >= 0)]
-    figure.add_trace(
-        go.Scatter(
-            x=unsure["position"],
-            y=unsure["step"],
-            mode="markers",
-            marker={"size": look.marker * 0.6, "color": look.muted},
-            hoverinfo="skip",
-            showlegend=False,
-        )
-    )
+    figure.add_trace(_unsure(data, look))
     above = stage_lines(
         figure, [float(i) for i in range(len(units))], stages, look, over=look.muted
     )
@@ -121,6 +111,19 @@ def draw_worth(
     unit_ticks(figure, units, stages)
     figure.update_yaxes(title={"text": "optimizer step"}, showgrid=False)
     return finish(figure, prepared, look, width=width, title=title, height=height, above=above)
+
+
+def _unsure(data: pd.DataFrame, look: Style) -> go.Scatter:
+    """A dot on each cell whose interval contains zero."""
+    cells = data[(data["ci_low"] <= 0) & (data["ci_high"] >= 0)]
+    return go.Scatter(
+        x=cells["position"],
+        y=cells["step"],
+        mode="markers",
+        marker={"size": look.marker * 0.6, "color": look.muted},
+        hoverinfo="skip",
+        showlegend=False,
+    )
 
 
 def ablation_heatmap(
