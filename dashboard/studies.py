@@ -63,7 +63,8 @@ def _measured(table: str) -> Callable[[Run], bool]:
     return lambda run: table in run.stored.tables()
 
 
-def _of_numbers(run: Run) -> bool:
+def of_numbers(run: Run) -> bool:
+    """Whether the run holds networks of numbers at initialisation, with nothing to drop."""
     return run.model == "LineNet"
 
 
@@ -114,14 +115,14 @@ WAYS = (
         "shattering",
         "Shattering of these networks at initialisation",
         figures.shattering,
-        lambda run: _measured("shattering")(run) and not _of_numbers(run),
+        lambda run: _measured("shattering")(run) and not of_numbers(run),
         several=True,
     ),
     Study(
         "shattering-by-depth",
         "Shattering by depth, in networks of numbers",
         figures.shattering,
-        lambda run: _measured("shattering")(run) and _of_numbers(run),
+        lambda run: _measured("shattering")(run) and of_numbers(run),
         several=True,
     ),
 )

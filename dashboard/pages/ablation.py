@@ -18,7 +18,7 @@ from gradscope_dashboard.catalog import Catalog
 from gradscope_dashboard.controls import Plot
 from gradscope_dashboard.scene import Scene, looked_at, scene
 from gradscope_dashboard.state import parse
-from gradscope_dashboard.studies import LESIONS, STUDIES, WAYS, Study, metrics_of
+from gradscope_dashboard.studies import LESIONS, STUDIES, WAYS, Study, metrics_of, of_numbers
 
 from gradscope.frame import Run
 from gradscope.schema import GradScopeError
@@ -122,6 +122,8 @@ def _panel(study: Study, runs: Sequence[Run], plot: Plot, *, answered: bool) -> 
 
 def _missing(run: Run, shown: Sequence[Study]) -> list[Component]:
     """What could still be measured on a run, and the command for it."""
+    if of_numbers(run):
+        return []
     path = shlex.quote(str(run.path))
     asked: list[Component] = []
     if not any(study in LESIONS for study in shown):

@@ -117,6 +117,16 @@ def test_all_runs_together_name_the_one_drawn(catalog: Catalog, tmp_path: Path) 
     assert f"gradscope ablate {tmp_path / 'ways'}" in page, "a command for a run it cannot rebuild"
 
 
+def test_networks_of_numbers_stand_apart_and_have_nothing_to_drop(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path, "lines", RunInfo("LineNet"))
+    put(writer, "shattering", 0, WAYS["shattering"])
+    writer.close()
+    title, page = shown(Catalog(tmp_path), State())
+    assert title == "At 5 layers gradients of neighbouring inputs correlate by 0.5 in lines"
+    assert "ablation-graph-shattering-by-depth-panel" in page
+    assert "gradscope ablate" not in page
+
+
 @pytest.mark.parametrize("name", BY_NAME)
 def test_each_study_is_exported_as_shown(catalog: Catalog, name: str) -> None:
     seen = scene(catalog, State())

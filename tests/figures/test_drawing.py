@@ -108,6 +108,12 @@ def test_two_empty_runs_have_no_difference(empty_run: Run) -> None:
     assert "cannot be compared" in figure.layout.meta["answer"]
 
 
+def test_a_run_without_rows_differs_from_nothing(runs: list[Run], empty_run: Run) -> None:
+    for pair in ([runs[0], empty_run], [empty_run, runs[0]]):
+        figure = figures.gradient_difference(pair)
+        assert "cannot be compared" in figure.layout.meta["answer"]
+
+
 def test_wrong_style_and_width(runs: list[Run]) -> None:
     with pytest.raises(GradScopeError, match="no style named 'neon'"):
         figures.gradient_flow(runs, style="neon")
