@@ -245,7 +245,9 @@ def _answer(data: pd.DataFrame, lag: int) -> str:
     near = data[data["lag"] == lag]
     deepest = near.loc[near.groupby("network", sort=False)["depth"].idxmax()]
     depths = set(deepest["depth"])
+    one_each = bool((near["network"].value_counts() == 1).all())
     deep = f"At {depths.pop()} layers" if len(depths) == 1 else "At the greatest depth"
+    deep = "At initialisation" if one_each else deep
     told = [
         f"{number(round(float(row['value']), 2))} in {row['network']}"
         for row in deepest.to_dict("records")

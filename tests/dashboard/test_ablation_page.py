@@ -122,7 +122,7 @@ def test_networks_of_numbers_stand_apart_and_have_nothing_to_drop(tmp_path: Path
     put(writer, "shattering", 0, WAYS["shattering"])
     writer.close()
     title, page = shown(Catalog(tmp_path), State())
-    assert title == "At 5 layers gradients of neighbouring inputs correlate by 0.5 in lines"
+    assert title == "At initialisation gradients of neighbouring inputs correlate by 0.5 in lines"
     assert "ablation-graph-shattering-by-depth-panel" in page
     assert "gradscope ablate" not in page
 
