@@ -110,7 +110,7 @@ def draw_paths(
     end = int(data["length"].max())
     figure.update_xaxes(range=[-0.6, end + 0.6], **({"dtick": 1} if end <= 12 else {"nticks": 7}))
     for row, col in places[2:] if narrow else places:
-        figure.update_xaxes(title={"text": "units crossed by their branch"}, row=row, col=col)
+        figure.update_xaxes(title={"text": "path length (units)"}, row=row, col=col)
     figure.update_annotations(font={"size": look.small, "color": look.muted})
     tall = height or (420 if narrow else None)
     return finish(figure, prepared, look, width=width, title=title, height=tall, above=16)
