@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradscope.ablation.intervals import paired_mean
 from gradscope.schema import GradScopeError
 from gradscope.units import Gated, Unit, at_rest, find_units, replaced, unwrapped
 
@@ -23,7 +24,7 @@ class PathProfile:
     """One entry per path length 0..n (units crossed through their branch).
 
     `paths`: share of all 2^n paths with this length. `gradient`: mean norm of the gradient at the
-    network's input when it passes only such a path, with a 95 % interval over draws in
+    network's input when it passes only such a path, with its 95 % interval (bootstrap over draws) in
     `gradient_low`, `gradient_high` (NaN where a single draw is all there is). `contribution`:
     paths x gradient, summing to 1. `draws` and `samples`: how many choices of units, and inputs.
     """
@@ -113,9 +114,9 @@ def _gate(number: int, through: set[int]) -> Callable[[str, Tensor], Tensor]:
 
 def _profile(norms: np.ndarray, samples: int) -> PathProfile:
     n, draws = norms.shape[0] - 1, norms.shape[1]
-    mean = norms.mean(axis=1)
-    spread = norms.std(axis=1, ddof=1) if draws > 1 else np.full(n + 1, np.nan)
-    half = 1.96 * spread / math.sqrt(draws)
+    mean, low, high = paired_mean(np.zeros(draws), norms)
+    if draws < 2:
+        low, high = np.full(n + 1, np.nan), np.full(n + 1, np.nan)
     log_count = [
         math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(n + 1)
     ]
@@ -123,6 +124,4 @@ def _profile(norms: np.ndarray, samples: int) -> PathProfile:
     product = paths * np.nan_to_num(mean)
     total = product.sum()
     share = product / total if total > 0 else product
-    return PathProfile(
-        np.arange(n + 1), paths, mean, mean - half, mean + half, share, draws, samples
-    )
+    return PathProfile(np.arange(n + 1), paths, mean, low, high, share, draws, samples)

@@ -105,7 +105,7 @@ def draw_paths(
         (places[1], "paths", "share of all paths"),
         (places[2], "contribution", "share of the gradient"),
     ):
-        figure.add_trace(_bars(data, name), row=row, col=col)
+        figure.add_trace(_bars(data, name, look), row=row, col=col)
         figure.update_yaxes(title={"text": label}, rangemode="tozero", row=row, col=col, nticks=5)
     end = int(data["length"].max())
     figure.update_xaxes(range=[-0.6, end + 0.6], **({"dtick": 1} if end <= 12 else {"nticks": 7}))
@@ -155,15 +155,7 @@ def _line(data: pd.DataFrame, look: Style) -> go.Scatter:
         mode="lines+markers",
         line={"color": BLUE, "width": look.line},
         marker={"size": look.marker},
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": (data["gradient_high"] - gradient).clip(lower=0),
-            "arrayminus": (gradient - data["gradient_low"]).clip(lower=0),
-            "color": look.ink,
-            "thickness": 1,
-            "width": 3,
-        },
+        error_y=_whiskers(data, look, 1.0),
         hovertext=[
             f"<b>{row['length']} units crossed</b><br>gradient norm {number(row['gradient'])}"
             for row in data.to_dict("records")
@@ -173,8 +165,26 @@ def _line(data: pd.DataFrame, look: Style) -> go.Scatter:
     )
 
 
-def _bars(data: pd.DataFrame, name: str) -> go.Bar:
+def _whiskers(data: pd.DataFrame, look: Style, scale: pd.Series | float) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": (data["gradient_high"] - data["gradient"]).clip(lower=0) * scale,
+        "arrayminus": (data["gradient"] - data["gradient_low"]).clip(lower=0) * scale,
+        "color": look.ink,
+        "thickness": 1,
+        "width": 3,
+    }
+
+
+def _bars(data: pd.DataFrame, name: str, look: Style) -> go.Bar:
+    """Bars of a share; whiskers on the gradient's, as far as its norm is uncertain."""
+    whiskers = None
+    if name == "contribution":
+        scale = (data["contribution"] / data["gradient"].where(data["gradient"] > 0)).fillna(0)
+        whiskers = _whiskers(data, look, scale)
     return go.Bar(
+        error_y=whiskers,
         x=data["length"],
         y=data[name],
         marker={

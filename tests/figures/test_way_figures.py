@@ -12,7 +12,7 @@ from synthetic_runs import write_run
 
 from gradscope.figures.decorrelation import mean_interval, shattering_table
 from gradscope.figures.heads import heads_table
-from gradscope.figures.paths import effective_range, paths_table
+from gradscope.figures.paths import effective_range, path_profile, paths_table
 from gradscope.figures.reuse import reuse_table
 from gradscope.figures.skips import FORMULA, skip_table
 from gradscope.figures.worth import worth_table
@@ -45,6 +45,13 @@ def test_paths_are_the_stored_rows_and_tell_their_mean_length(run: Run) -> None:
     assert "shorter ways than the average path (3 units against 4.5)" in prepared.answer
     assert "20 draws" in prepared.caption
     assert "64 inputs" in prepared.caption
+
+
+def test_the_product_is_as_uncertain_as_the_gradient(run: Run) -> None:
+    line, paths, product = path_profile(run).data
+    np.testing.assert_allclose(line.error_y.array, 0.1 * run.frame("paths")["gradient"])
+    np.testing.assert_allclose(product.error_y.array, 0.1 * run.frame("paths")["contribution"])
+    assert paths.error_y.array is None, "how many paths there are is known"
 
 
 def test_heads_leave_out_layers_within_an_auxiliary_head(run: Run) -> None:
