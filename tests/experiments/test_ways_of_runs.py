@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gradscope.experiments import DataSet, measure_ways, shatter_lines, train
+from gradscope.figures.sources import latest
 from gradscope.frame import load
 from gradscope.schema import STUDIES, GradScopeError, RunInfo
 from gradscope.store import RunWriter, open_run
@@ -42,6 +43,16 @@ def test_a_residual_net_has_paths_and_no_heads(tmp_path: Path, tiny: DataSet) ->
     for name, columns in before.items():
         for column, values in open_run(path).read(name).items():
             np.testing.assert_array_equal(columns[column], values)
+
+
+def test_measured_twice_counts_as_measured_last(tmp_path: Path, tiny: DataSet) -> None:
+    path = trained("resnet20", tmp_path)
+    for draws in (2, 3):
+        measure_ways(path, measures=["paths"], images=4, draws=draws)
+    assert len(load(path).frame("paths")) == 20
+    shown = latest(load(path).frame("paths"), ["length"])
+    assert shown["length"].tolist() == list(range(10))
+    assert set(shown["draws"]) == {3}
 
 
 def test_a_dense_net_has_reuse_and_an_inception_net_heads(tmp_path: Path, tiny: DataSet) -> None:
