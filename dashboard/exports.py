@@ -14,25 +14,20 @@ from dash.dependencies import ALL, Input, Output
 from dash.dependencies import State as Held
 from gradscope_dashboard import ids
 from gradscope_dashboard.catalog import Catalog
-from gradscope_dashboard.scene import Scene, compared, has_shares, looked_at, scene, statistic
+from gradscope_dashboard.scene import Scene, compared, looked_at, scene, statistic
 from gradscope_dashboard.state import parse
+from gradscope_dashboard.studies import BY_NAME
 
 from gradscope.export import COMPARING, IMAGE_FORMATS, SINGLE, Image, render
-from gradscope.figures.bars import bars_table, draw_bars
-from gradscope.figures.curve import curve_table, draw_curve
-from gradscope.figures.front import draw_front, front_table
 from gradscope.figures.prepared import Prepared
-from gradscope.figures.skips import draw_skips, skip_table
 from gradscope.frame import Run
 from gradscope.schema import GradScopeError
 
-LESIONS: Mapping[str, tuple[Any, Any]] = {
-    "ablation-bars": (bars_table, draw_bars),
-    "ablation-curve": (curve_table, draw_curve),
-    "pareto": (front_table, draw_front),
-    "skip-share": (skip_table, draw_skips),
+FIGURES: Mapping[str, tuple[Any, Any]] = {
+    **COMPARING,
+    **SINGLE,
+    "shattering-by-depth": COMPARING["shattering"],
 }
-FIGURES: Mapping[str, tuple[Any, Any]] = {**LESIONS, **COMPARING, **SINGLE}
 """Table step and draw step by a figure's name."""
 
 
@@ -80,14 +75,13 @@ def _arguments(seen: Scene, runs: Sequence[Run], figure: str) -> tuple[Any, dict
     """What the figure's table step is given to make what the page shows: runs, and keywords."""
     kind, column = statistic(seen.state)
     shown: dict[str, Any] = {"statistic": column, "kind": kind}
-    if figure == "skip-share":
-        found = [run for run in runs if has_shares(run)]
+    if figure in BY_NAME:
+        study = BY_NAME[figure]
+        found = [run for run in runs if study.has(run)]
         if not found:
-            raise GradScopeError("no visible run has skip shares to export")
-        return found[0], {}
-    if figure in LESIONS:
-        found = [run for run in runs if "ablations" in run.stored.tables()]
-        return found, {"metric": seen.state.metric or None, "colours": seen.colours}
+            raise GradScopeError(f"no visible run has data for {figure} to export")
+        asked: dict[str, Any] = {"metric": seen.state.metric or None} if study.metric else {}
+        return (found, {**asked, "colours": seen.colours}) if study.several else (found[0], asked)
     if figure == "gradient-heatmap":
         return runs[0], shown
     if figure == "gradient-difference":

@@ -106,6 +106,57 @@ BLOCK_STATS = (
     _stat("cosine", "cosine", "cosine between the two gradients"),
 )
 
+PATH_COLUMNS = (
+    Column("length", "int32", "", "path length", "residual units crossed through their branch"),
+    Column("paths", "float64", "", "share of the paths", "of all 2^n paths, those of this length"),
+    Column(
+        "gradient", "float64", "", "gradient norm", "at the input by such a path, mean of draws"
+    ),
+    Column("gradient_low", "float64", "", "lower bound", "of the mean over draws, 95 %"),
+    Column("gradient_high", "float64", "", "upper bound", "of the mean over draws, 95 %"),
+    Column("contribution", "float64", "", "share of the gradient", "paths x gradient, sum 1"),
+    Column("draws", "int64", "", "draws", "random choices of the units crossed"),
+    Column("samples", "int64", "", "samples", "inputs in the batch"),
+)
+
+HEAD_COLUMNS = (
+    Column("depth", "int32", "", "depth", "order of execution among the layers measured"),
+    Column("layer", "str", "", "layer", "module path of a convolution or linear layer"),
+    Column("head", "str", "", "head", "main, or the auxiliary head's module path"),
+    Column("weight", "float64", "", "loss weight", "of the head's loss"),
+    Column("norm", "float64", "", "gradient norm", "of the head's own weighted loss at the output"),
+    Column("share", "float64", "", "head share", "norm / sum of the heads' norms there"),
+    Column("cosine", "float64", "", "cosine", "between the head's gradient and the main one's"),
+    Column(
+        "relative_depth", "float64", "", "relative depth", "0 at the first layer, 1 at the last"
+    ),
+    Column("samples", "int64", "", "samples", "inputs in the batch"),
+)
+
+REUSE_COLUMNS = (
+    Column("source", "int32", "", "source layer", "0: the block's input, s: its s-th layer"),
+    Column("target", "int32", "", "target layer", "the listening layer, counted from 1"),
+    Column("block", "str", "", "dense block", "module path of the block"),
+    Column("weight", "float64", "", "mean |weight|", "of the target on the source's channels"),
+    Column("relative", "float64", "", "relative weight", "weight / the largest of the block"),
+)
+
+SHATTERING_COLUMNS = (
+    Column("depth", "int32", "", "depth", "layers with weights of the network"),
+    Column("seed", "int32", "", "seed", "of the network's initialisation"),
+    Column("lag", "int32", "", "lag", "distance in grid points"),
+    Column("network", "str", "", "network", "name of the network"),
+    Column("distance", "float64", "", "distance", "lag in units of the input"),
+    Column("autocorrelation", "float64", "", "autocorrelation", "of the gradient along the line"),
+    Column(
+        "coactivation",
+        "float64",
+        "",
+        "co-activation",
+        "share of the last ReLUs open for both of two inputs, mean over pairs",
+    ),
+)
+
 TABLES: Mapping[str, Table] = {
     table.name: table
     for table in (
@@ -155,9 +206,16 @@ TABLES: Mapping[str, Table] = {
                 Column("detail", "str", "", "detail", "JSON: the draw, tau, the way of bypass"),
             ),
         ),
+        Table("paths", "path length", (*_key("step"), *PATH_COLUMNS)),
+        Table("heads", "layer, head", (*_key("step"), *HEAD_COLUMNS)),
+        Table("reuse", "dense block, source, target", (*_key("step"), *REUSE_COLUMNS)),
+        Table("shattering", "network, seed, lag", (*_key("step"), *SHATTERING_COLUMNS)),
     )
 }
 """Every stored table by name."""
+
+STUDIES = ("ablations", "paths", "heads", "reuse", "shattering")
+"""Tables of what was measured on the network of one step; their steps are not those recorded."""
 
 SITE_KINDS = ("parameter", "output", "block", "head")
 SEVERITIES = ("info", "warning", "critical")

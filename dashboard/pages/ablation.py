@@ -6,10 +6,9 @@ Must never know the other pages' insides.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
 from dash import Dash, html
 from dash.dependencies import Output
 from dash.development.base_component import Component
@@ -17,29 +16,16 @@ from gradscope_dashboard import controls, ids
 from gradscope_dashboard.calls import figure_call
 from gradscope_dashboard.catalog import Catalog
 from gradscope_dashboard.controls import Plot
-from gradscope_dashboard.scene import Scene, has_shares, looked_at, scene
+from gradscope_dashboard.scene import Scene, looked_at, scene
 from gradscope_dashboard.state import parse
+from gradscope_dashboard.studies import LESIONS, STUDIES, WAYS, Study, metrics_of, of_numbers
 
-from gradscope import figures
 from gradscope.frame import Run
+from gradscope.schema import GradScopeError
 
 PATH = "/ablation"
 TITLE = "Ablation"
 ICON = "ablation"
-PANELS = (
-    ("ablation-bars", "Each unit dropped alone", "Input on the left, loss on the right."),
-    ("ablation-curve", "Units dropped at random", "How many can go before the network fails."),
-    ("pareto", "Worth against cost", "Every lesion a point: what it saves, and what is left."),
-    ("skip-share", "Skip share by unit and step", "Share of the gradient on the shortcut."),
-)
-"""Figure, heading and hint of the panels; one without data is left out."""
-DRAW: Mapping[str, Callable[..., Any]] = {
-    "ablation-bars": figures.ablation_bars,
-    "ablation-curve": figures.ablation_curve,
-    "pareto": figures.pareto,
-}
-LESIONS = {"ablation-bars": ("drop",), "ablation-curve": ("drop-k",), "pareto": ("drop", "drop-k")}
-"""The lesions of which a figure needs at least one."""
 
 
 def layout(_catalog: Catalog) -> Component:
@@ -80,30 +66,29 @@ def view(seen: Scene) -> tuple[Any, Any, Any]:
     choices: list[Component] = [
         controls.segments("Run", seen.state, PATH, "run", names, seen.state.run)
     ]
-    ablated = [other for other in looked_at(seen) if len(_rows(other))]
-    if not ablated:
-        text = ["Drop every unit of ", html.Code(run.name), " once and measure what it was worth."]
-        command = f"gradscope ablate {shlex.quote(str(run.path))} --drop blocks,random"
-        body = [controls.empty("No lesions recorded", text, command), *_panels(seen, [], "")]
-        return f"{_named(seen)} not been ablated yet", choices, body
-    metrics = metrics_of(ablated)
-    metric = seen.state.metric if seen.state.metric in metrics else metrics[0]
-    choices.append(
-        controls.segments("Metric", seen.state, PATH, "metric", [(m, m) for m in metrics], metric)
-    )
-    panels = _panels(seen, ablated, metric)
-    answers = figures.ablation_bars(ablated, metric=metric, colours=seen.colours).layout.meta
-    return str(answers["answer"]), choices, panels
+    metrics = metrics_of(looked_at(seen))
+    metric = seen.state.metric if seen.state.metric in metrics else next(iter(metrics), "")
+    if metrics:
+        shown = [(name, name) for name in metrics]
+        choices.append(controls.segments("Metric", seen.state, PATH, "metric", shown, metric))
+    plots = [(study, runs, _plot(seen, study, runs, metric)) for study, runs in _filled(seen)]
+    title = controls.answer_of(plots[0][2]) if plots else f"{_named(seen)} not been studied yet"
+    panels = [
+        _panel(study, runs, plot, answered=number > 0)
+        for number, (study, runs, plot) in enumerate(plots)
+    ]
+    return title, choices, [*panels, *_missing(_trained(seen, run), [study for study, *_ in plots])]
 
 
-def metrics_of(runs: Sequence[Run]) -> list[str]:
-    """Metrics that lesions of the runs were measured by, accuracy first."""
-    known = dict.fromkeys(str(name) for run in runs for name in _rows(run)["metric"].unique())
-    return sorted(known, key=lambda name: ("accuracy" not in name, name))
+def _trained(seen: Scene, run: Run) -> Run:
+    """The first run looked at that the commands can rebuild, else the one given."""
+    return next((other for other in looked_at(seen) if "build" in other.config), run)
 
 
-def _rows(run: Run) -> pd.DataFrame:
-    return run.frame("ablations") if "ablations" in run.stored.tables() else pd.DataFrame()
+def _filled(seen: Scene) -> list[tuple[Study, list[Run]]]:
+    """The figures that the runs looked at have data for, and those runs."""
+    having = [(study, [run for run in looked_at(seen) if study.has(run)]) for study in STUDIES]
+    return [(study, runs) for study, runs in having if runs]
 
 
 def _named(seen: Scene) -> str:
@@ -111,33 +96,41 @@ def _named(seen: Scene) -> str:
     return f"{runs[0].name} has" if len(runs) == 1 else "These runs have"
 
 
-def _panels(seen: Scene, ablated: Sequence[Run], metric: str) -> list[Component]:
-    """A panel for every figure that the runs have data for."""
-    panels = []
-    for name, heading, hint in PANELS:
-        plot = _plot(seen, ablated, metric, name)
-        if plot is not None:
-            graph = f"{ids.ABLATION_GRAPH}-{name}"
-            panels.append(
-                controls.filled_panel(graph, heading, plot, height="380px", hint=hint, export=name)
-            )
-    return panels
+def _plot(seen: Scene, study: Study, runs: Sequence[Run], metric: str) -> Plot:
+    shown = list(runs) if study.several else [runs[0]]
+    asked = {"metric": metric} if study.metric else {}
+    look = {"colours": seen.colours} if study.several else {}
+    given = shown if study.several else shown[0]
+    try:
+        figure = study.draw(given, **asked, **look, style=seen.style, title=False)
+    except GradScopeError as error:
+        return Plot(message=str(error))
+    revision = " ".join((study.name, *asked.values(), *(run.name for run in shown)))
+    return controls.drawn(figure, figure_call(study.draw.__name__, shown, asked), revision)
 
 
-def _plot(seen: Scene, ablated: Sequence[Run], metric: str, name: str) -> Plot | None:
-    if name == "skip-share":
-        run = next((run for run in looked_at(seen) if has_shares(run)), None)
-        if run is None:
-            return None
-        figure = figures.skip_share(run, style=seen.style, title=False)
-        return controls.drawn(
-            figure, figure_call("skip_share", [run], {}), f"skip share {run.name}"
-        )
-    runs = [run for run in ablated if _rows(run)["lesion"].isin(LESIONS[name]).any()]
-    if not runs:
-        return None
-    figure = DRAW[name](runs, metric=metric, colours=seen.colours, style=seen.style, title=False)
-    revision = " ".join((name, metric, *(run.name for run in runs)))
-    return controls.drawn(
-        figure, figure_call(name.replace("-", "_"), runs, {"metric": metric}), revision
+def _panel(study: Study, runs: Sequence[Run], plot: Plot, *, answered: bool) -> Component:
+    """A panel with its answer in words, unless the title line says it already."""
+    hint = controls.answer_of(plot) if answered else ""
+    if len(runs) > 1 and not study.several:
+        hint = f"{hint}. This is {runs[0].name}; choose another run above.".removeprefix(". ")
+    graph = f"{ids.ABLATION_GRAPH}-{study.name}"
+    return controls.filled_panel(
+        graph, study.heading, plot, height=study.height, hint=hint, export=study.name
     )
+
+
+def _missing(run: Run, shown: Sequence[Study]) -> list[Component]:
+    """What could still be measured on a run, and the command for it."""
+    if of_numbers(run):
+        return []
+    path = shlex.quote(str(run.path))
+    asked: list[Component] = []
+    if not any(study in LESIONS for study in shown):
+        text = ["Drop every unit of ", html.Code(run.name), " once and measure what it was worth."]
+        command = f"gradscope ablate {path} --drop blocks,random"
+        asked.append(controls.empty("No lesions recorded", text, command))
+    if not any(study in WAYS for study in shown):
+        text = ["Measure which ways the gradient of ", html.Code(run.name), " takes."]
+        asked.append(controls.empty("No gradient paths measured", text, f"gradscope paths {path}"))
+    return asked

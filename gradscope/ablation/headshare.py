@@ -18,6 +18,9 @@ from gradscope.schema import GradScopeError
 from gradscope.units import auxiliary_heads, unwrapped
 from gradscope.units.calls import as_inputs, tensors_in
 
+AUX_WEIGHT = 0.3
+"""Weight of an auxiliary head's loss (Szegedy et al. 2014)."""
+
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
 
@@ -25,20 +28,24 @@ _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 class HeadShare:
     """One entry per layer and head, layers in order of execution.
 
-    `norm` is the norm of the head's own (weighted) loss gradient at the layer's output, `share`
-    norm / sum of the heads' norms there, `cosine` with the main head's gradient (NaN where either
-    does not reach the layer). `relative_depth` is 0 at the first layer, 1 at the last.
+    `norm` is the norm of the head's own loss gradient, times its `weight`, at the layer's output,
+    `share` norm / sum of the heads' norms there, `cosine` with the main head's gradient (NaN where
+    either does not reach the layer). `relative_depth` is 0 at the first layer, 1 at the last;
+    `samples` is the number of inputs.
     """
 
-    site: np.ndarray
+    layer: np.ndarray
     head: np.ndarray
+    weight: np.ndarray
     depth: np.ndarray
     relative_depth: np.ndarray
     norm: np.ndarray
     share: np.ndarray
     cosine: np.ndarray
+    samples: np.ndarray
 
     def columns(self) -> dict[str, np.ndarray]:
+        """Columns of the table `heads`, one entry per layer and head."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
@@ -93,16 +100,22 @@ def head_share(
                 handle.remove()
         if not outputs:
             raise GradScopeError(f"{type(inner).__name__} ran no auxiliary head: nothing to share.")
+        scales = {head: 1.0 if head == "main" else AUX_WEIGHT for head in ("main", *outputs)}
+        scales |= {head: weight for head, weight in (weights or {}).items() if head in scales}
         for head, logits in {"main": main, **outputs}.items():
             arrived.clear()
-            weight = (weights or {}).get(head, 1.0 if head == "main" else 0.3)
-            loss = weight * loss_fn(logits, target)
+            loss = scales[head] * loss_fn(logits, target)
             torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
             found[head] = dict(arrived)
-    return _table(order, found)
+    return _table(order, found, scales, len(target))
 
 
-def _table(order: list[str], found: Mapping[str, Mapping[str, Tensor]]) -> HeadShare:
+def _table(
+    order: list[str],
+    found: Mapping[str, Mapping[str, Tensor]],
+    scales: Mapping[str, float],
+    samples: int,
+) -> HeadShare:
     rows: list[tuple[Any, ...]] = []
     for depth, site in enumerate(order):
         norms = {head: float(g[site].norm()) if site in g else 0.0 for head, g in found.items()}
@@ -115,7 +128,7 @@ def _table(order: list[str], found: Mapping[str, Mapping[str, Tensor]]) -> HeadS
                 cosine = float((own * main).sum()) / (norm * norms["main"])
             relative = depth / max(1, len(order) - 1)
             share = norm / total if total else float("nan")
-            rows.append((site, head, depth, relative, norm, share, cosine))
+            rows.append((site, head, scales[head], depth, relative, norm, share, cosine, samples))
     columns = list(zip(*rows, strict=True))
     return HeadShare(
         np.array(columns[0], dtype=object),

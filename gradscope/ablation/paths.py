@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradscope.ablation.intervals import paired_mean
 from gradscope.schema import GradScopeError
 from gradscope.units import Gated, Unit, at_rest, find_units, replaced, unwrapped
 
@@ -23,8 +24,9 @@ class PathProfile:
     """One entry per path length 0..n (units crossed through their branch).
 
     `paths`: share of all 2^n paths with this length. `gradient`: mean norm of the gradient at the
-    network's input when it passes only such a path, with a 95 % interval over draws in
-    `gradient_low`, `gradient_high`. `contribution`: paths x gradient, summing to 1.
+    network's input when it passes only such a path, with its 95 % interval (bootstrap over draws) in
+    `gradient_low`, `gradient_high` (NaN where a single draw is all there is). `contribution`:
+    paths x gradient, summing to 1. `draws` and `samples`: how many choices of units, and inputs.
     """
 
     length: np.ndarray
@@ -33,22 +35,13 @@ class PathProfile:
     gradient_low: np.ndarray
     gradient_high: np.ndarray
     contribution: np.ndarray
+    draws: int
+    samples: int
 
     def columns(self) -> dict[str, np.ndarray]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    def effective_range(self, share: float = 0.95) -> tuple[int, int]:
-        """The shortest run of lengths that carries `share` of the contribution."""
-        total = np.concatenate(([0.0], np.cumsum(self.contribution)))
-        n = len(self.length)
-        runs = (
-            (b - a, a, b)
-            for a in range(n)
-            for b in range(a, n)
-            if total[b + 1] - total[a] >= share - 1e-12
-        )
-        _, first, last = min(runs)
-        return int(self.length[first]), int(self.length[last])
+        """Columns of the table `paths`, one entry per length."""
+        same = np.ones(len(self.length), dtype=np.int64)
+        return {f.name: same * getattr(self, f.name) for f in fields(self)}
 
 
 class _Switch(torch.autograd.Function):
@@ -72,13 +65,14 @@ def path_profile(
     draws: int = 20,
     lengths: list[int] | None = None,
     seed: int = 0,
+    on_length: Callable[[int, int], None] | None = None,
 ) -> PathProfile:
     """Gradient norms by path length: forward whole, backward through k branches only.
 
     For each length k, `draws` random choices of k units pass the gradient only through their
     branch, all others only through their shortcut. Eval mode; the model is left as it was. Lengths
-    not asked for are NaN (and count as 0 in the contribution). GradScopeError where there is no
-    residual unit or the input takes no gradient.
+    not asked for are NaN (and count as 0 in the contribution). `on_length(done, all)` is told after
+    each length. GradScopeError where there is no residual unit or the input takes no gradient.
     """
     inner = unwrapped(model)
     inputs, target = batch
@@ -95,13 +89,16 @@ def path_profile(
     leaf = inputs.detach().clone().requires_grad_()
     with at_rest(inner), torch.enable_grad(), replaced(inner, gates):
         loss = loss_fn(inner(leaf), target)
-        for k in range(n + 1) if lengths is None else lengths:
+        chosen = list(range(n + 1)) if lengths is None else lengths
+        for done, k in enumerate(chosen, start=1):
             for draw in range(draws):
                 through.clear()
                 through.update(int(i) for i in rng.choice(n, k, replace=False))
                 (g,) = torch.autograd.grad(loss, leaf, retain_graph=True, allow_unused=True)
                 norms[k, draw] = 0.0 if g is None else float(g.double().norm())
-    return _profile(norms)
+            if on_length is not None:
+                on_length(done, len(chosen))
+    return _profile(norms, len(inputs))
 
 
 def _is_gated(unit: Unit) -> bool:
@@ -115,10 +112,11 @@ def _gate(number: int, through: set[int]) -> Callable[[str, Tensor], Tensor]:
     return gate
 
 
-def _profile(norms: np.ndarray) -> PathProfile:
+def _profile(norms: np.ndarray, samples: int) -> PathProfile:
     n, draws = norms.shape[0] - 1, norms.shape[1]
-    mean = norms.mean(axis=1)
-    half = 1.96 * norms.std(axis=1, ddof=1 if draws > 1 else 0) / math.sqrt(draws)
+    mean, low, high = paired_mean(np.zeros(draws), norms)
+    if draws < 2:
+        low, high = np.full(n + 1, np.nan), np.full(n + 1, np.nan)
     log_count = [
         math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(n + 1)
     ]
@@ -126,4 +124,4 @@ def _profile(norms: np.ndarray) -> PathProfile:
     product = paths * np.nan_to_num(mean)
     total = product.sum()
     share = product / total if total > 0 else product
-    return PathProfile(np.arange(n + 1), paths, mean, mean - half, mean + half, share)
+    return PathProfile(np.arange(n + 1), paths, mean, low, high, share, draws, samples)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from gradscope import __version__
-from gradscope.cli import manage, reading, recording
+from gradscope.cli import manage, reading, recording, ways
 from gradscope.schema import GradScopeError
 
 
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"gradscope {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (*recording.COMMANDS, *manage.COMMANDS, *reading.COMMANDS):
+    for add in (*recording.COMMANDS, *ways.COMMANDS, *manage.COMMANDS, *reading.COMMANDS):
         add(commands)
     return top
 

@@ -20,10 +20,12 @@ from gradscope.experiments.lesions import ablate_run
 from gradscope.experiments.outcomes import OUTCOMES, Spread
 from gradscope.experiments.studies import STUDIES, Judged, StudyResult, study
 from gradscope.experiments.training import Progress, evaluate, train
+from gradscope.experiments.ways import MEASURES, Ways, measure_ways, shatter_lines
 
 __all__ = [
     "DEMO",
     "DEMO_MODELS",
+    "MEASURES",
     "OUTCOMES",
     "STUDIES",
     "DataSet",
@@ -34,13 +36,16 @@ __all__ = [
     "StudyResult",
     "TestImages",
     "Variant",
+    "Ways",
     "ablate_run",
     "compare",
     "data_names",
     "demo",
     "evaluate",
     "load_data",
+    "measure_ways",
     "rebuild",
+    "shatter_lines",
     "study",
     "train",
     "train_variants",

@@ -16,13 +16,18 @@ import plotly.graph_objects as go
 from gradscope.export.images import IMAGE_FORMATS, PNG_SCALE, Image, render
 from gradscope.figures.bars import bars_table, draw_bars
 from gradscope.figures.curve import curve_table, draw_curve
+from gradscope.figures.decorrelation import draw_shattering, shattering_table
 from gradscope.figures.difference import difference_table, draw_difference
 from gradscope.figures.flow import draw_flow, flow_table
 from gradscope.figures.front import draw_front, front_table
+from gradscope.figures.heads import draw_heads, heads_table
 from gradscope.figures.heatmap import draw_heatmap, heatmap_table
+from gradscope.figures.paths import draw_paths, paths_table
 from gradscope.figures.prepared import Prepared
+from gradscope.figures.reuse import draw_reuse, reuse_table
 from gradscope.figures.skips import draw_skips, skip_table
 from gradscope.figures.training import draw_training, training_table
+from gradscope.figures.worth import draw_worth, worth_table
 from gradscope.frame import Run
 from gradscope.schema import GradScopeError
 
@@ -38,14 +43,19 @@ COMPARING: Mapping[str, tuple[TableStep, DrawStep]] = {
     "ablation-bars": (bars_table, draw_bars),
     "ablation-curve": (curve_table, draw_curve),
     "pareto": (front_table, draw_front),
+    "shattering": (shattering_table, draw_shattering),
 }
 """Figures of several runs at once, by the name a user types."""
 
 SINGLE: Mapping[str, tuple[TableStep, DrawStep]] = {
     "gradient-heatmap": (heatmap_table, draw_heatmap),
     "skip-share": (skip_table, draw_skips),
+    "ablation-heatmap": (worth_table, draw_worth),
+    "path-profile": (paths_table, draw_paths),
+    "head-share": (heads_table, draw_heads),
+    "feature-reuse": (reuse_table, draw_reuse),
 }
-"""Figures of one run: one file for each."""
+"""Figures of one run: one file for each run that has the data."""
 
 
 def export_figures(
@@ -59,11 +69,11 @@ def export_figures(
 ) -> list[Path]:
     """Write a figure of the runs in several formats; returns the files, in the order of `formats`.
 
-    figure: a name of `COMPARING` or `SINGLE`; one of `SINGLE` gives a file for each run.
+    figure: a name of `COMPARING` or `SINGLE`; one of `SINGLE` gives a file for each run with data.
     formats: png, svg, pdf (through an installed Chromium or Chrome), html (one self-contained page),
         csv (exactly the numbers drawn).
     width: "single" (85 mm), "double" (175 mm) or millimetres; by default double for style "paper".
-    Raises GradScopeError for unknown names, for no runs, and for images without a browser, in which
+    Raises GradScopeError for unknown names, for no runs or none with data, and for images without a browser, in which
     case html and csv are written all the same.
     """
     _refuse(runs, figure, formats)
@@ -93,7 +103,11 @@ def _prepare(runs: Sequence[Run], figure: str) -> list[tuple[str, Prepared, Draw
         table, draw = COMPARING[figure]
         return [(figure, table(list(runs)), draw)]
     table, draw = SINGLE[figure]
-    return [(f"{figure}-{run.name}", table(run), draw) for run in runs]
+    prepared = [(f"{figure}-{run.name}", table(run), draw) for run in runs]
+    filled = [entry for entry in prepared if len(entry[1].data)]
+    if not filled:
+        raise GradScopeError(f"None of the runs has data for {figure}: {prepared[0][1].answer}.")
+    return filled
 
 
 def _refuse(runs: Sequence[Run], figure: str, formats: Sequence[str]) -> None:

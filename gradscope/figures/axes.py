@@ -15,7 +15,15 @@ import numpy as np
 import plotly.graph_objects as go
 
 from gradscope.figures.prepared import Prepared
-from gradscope.figures.theme import Style, number, superscript, template, translucent, width_px
+from gradscope.figures.theme import (
+    Style,
+    number,
+    shorten,
+    superscript,
+    template,
+    translucent,
+    width_px,
+)
 
 RESPONSIVE_WIDTH = 960
 """Width in px that a responsive title is wrapped for, and of an export without a width."""
@@ -246,6 +254,18 @@ def stage_spans(
     return spans
 
 
+def unit_ticks(
+    figure: go.Figure, units: Sequence[str], stages: Sequence[str], most: int = 20
+) -> None:
+    """Names of units, without their stage's, along an x axis with one column a unit."""
+    every = max(1, -(-len(units) // most))
+    texts = [
+        shorten(unit.removeprefix(f"{stage}."), 12)
+        for unit, stage in zip(units, stages, strict=True)
+    ]
+    figure.update_xaxes(tickvals=list(range(len(units)))[::every], ticktext=texts[::every])
+
+
 def empty_note(figure: go.Figure, text: str, style: Style) -> None:
     """A sentence in the middle of a plot that has nothing to show."""
     figure.add_annotation(
@@ -267,7 +287,7 @@ def _fine(low: float, high: float) -> dict[str, Any]:
 
 
 def _heading(prepared: Prepared, style: Style, room: float) -> tuple[str, float]:
-    letters = max(20, int((room - 70) / (0.52 * style.heading)))
+    letters = max(20, int((room - 80) / (0.6 * style.heading)))
     title = textwrap.wrap(prepared.answer, letters)
     small = max(24, int((room - 70) / (0.52 * style.small)))
     caption = textwrap.wrap(prepared.caption, small) if prepared.caption else []

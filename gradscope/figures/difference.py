@@ -50,7 +50,7 @@ def difference_table(
         grid = where["relative_depth"].to_numpy(dtype=float)
         known = there["relative_depth"].to_numpy(dtype=float)
         second = np.array([on_grid(known, row, grid, log=log) for row in second]).reshape(
-            -1, len(grid)
+            len(other), len(grid)
         )
     second = _nearest_rows(steps, other, second)
     change = np.full(first.shape, np.nan)

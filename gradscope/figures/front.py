@@ -68,9 +68,7 @@ def front_table(
         "cost": cost,
         "colours": {group.label: group.colour for group in found},
     }
-    caption = (
-        "line: the best at each saving · ring: intact · intervals are for one lesion at a time"
-    )
+    caption = "line: the best at each saving · ring: intact · whiskers: 95 % interval of one lesion at a time"
     answer = _answer(data, name, cost)
     return Prepared("pareto", data, answer, caption if len(data) else "", options)
 
@@ -195,6 +193,15 @@ def _add_run(
                 "symbol": [
                     "circle" if kind != "none" else "circle-open" for kind in front["lesion"]
                 ],
+            },
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": (front["ci_high"] - front["delta"]).clip(lower=0),
+                "arrayminus": (front["delta"] - front["ci_low"]).clip(lower=0),
+                "color": translucent(colour, 0.6),
+                "thickness": 1,
+                "width": 3,
             },
             name=shorten(label, 30),
             hovertext=_hover(front, metric),

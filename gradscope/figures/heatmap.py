@@ -65,7 +65,7 @@ def heatmap_table(
     data = _tidy(first, last, cells, wrong, where)
     answer = heatmap_sentence(where["site"].tolist(), first, cells, label, log=log)
     per = int(np.ceil(len(steps) / max(len(first), 1)))
-    caption = f"{member.name} · {len(steps)} sampled steps"
+    caption = f"{member.name} · {len(steps)} sampled step{'s' * (len(steps) != 1)}"
     if per > 1:
         caption += f", each row the most extreme of about {per}"
     if "sampled_fraction" in frame and frame["sampled_fraction"].min() < 1:
@@ -122,7 +122,7 @@ def draw_heatmap(
     _mark_nonfinite(figure, data, look)
     ranks = [float(i) for i in range(len(where))]
     above = stage_lines(figure, ranks, where["stage"].tolist(), look, over="#FFFFFF")
-    layer_axis(figure, where)
+    layer_axis(figure, where, str(prepared.options.get("noun", "layers")))
     figure.update_yaxes(title={"text": "optimizer step"}, showgrid=False, rangemode="nonnegative")
     return finish(figure, prepared, look, width=width, title=title, height=height, above=above)
 
@@ -212,11 +212,11 @@ def with_gaps(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nda
     return joined[order], rows[order]
 
 
-def layer_axis(figure: go.Figure, where: pd.DataFrame) -> None:
-    """The x axis of a map: one column a layer, no text but the direction."""
+def layer_axis(figure: go.Figure, where: pd.DataFrame, noun: str = "layers") -> None:
+    """The x axis of a map: one column a layer (or what `noun` says), no text but the direction."""
     count = len(where)
     figure.update_xaxes(
-        title={"text": f"{count} layers, input → loss"},
+        title={"text": f"{count} {noun}, input → loss"},
         range=[-0.5, count - 0.5],
         showgrid=False,
         nticks=6,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from gradscope.figures.sources import Group, Member
+from gradscope.figures.sources import Group, Member, latest
 from gradscope.schema import GradScopeError
 
 LOWER_IS_BETTER = ("loss", "error", "perplexity", "nll")
@@ -45,11 +45,7 @@ def lesions(member: Member, metric: str, kinds: Iterable[str]) -> pd.DataFrame:
     """
     frame = member.read("ablations", None)
     frame = frame.loc[(frame["metric"] == metric) & frame["lesion"].isin(list(kinds))]
-    if frame.empty:
-        return frame
-    frame = frame.loc[frame["step"] == frame["step"].max()]
-    keys = ["unit", "lesion", "k", "detail"]
-    return pd.DataFrame(frame.drop_duplicates(keys, keep="last")).reset_index(drop=True)
+    return latest(frame, ("unit", "lesion", "k", "detail"))
 
 
 def unit_names(text: str) -> list[str]:

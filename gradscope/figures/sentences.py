@@ -93,7 +93,7 @@ def _single(profile: Profile, noun: str) -> str:
     if abs(total) < STEADY_DECADES:
         return (
             f"{noun} keeps its size from {last} to {first}: "
-            f"the ends differ by a factor {number(10 ** abs(total))}"
+            f"the ends differ by {abs(total):.1f} decades"
         )
     word = "falls" if total < 0 else "grows"
     share = _where(profile, usable, total)
@@ -126,8 +126,13 @@ def _where(profile: Profile, usable: np.ndarray, total: float) -> str:
 
 def _change(total: float) -> str:
     if abs(total) < STEADY_DECADES:
-        return f"keeps its size (×{number(10**total)})"
+        return f"keeps its size ({_signed(total)} decades)"
     return f"{'falls' if total < 0 else 'grows'} {abs(total):.1f} decades"
+
+
+def _signed(total: float) -> str:
+    digits = f"{abs(total):.1f}"
+    return digits if digits == "0.0" else f"{'−' if total < 0 else '+'}{digits}"
 
 
 def _surprise(profiles: Sequence[Profile]) -> str:

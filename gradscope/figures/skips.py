@@ -5,11 +5,17 @@ Must never know files or Dash.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import plotly.graph_objects as go
 
+from gradscope.figures.axes import unit_ticks
 from gradscope.figures.heatmap import draw_heatmap, heatmap_table
 from gradscope.figures.prepared import Prepared
 from gradscope.figures.sources import Source
+
+FORMULA = "∂L/∂x = ∂L/∂y · (1 + ∂F/∂x): the share that takes the 1, 0.5 where both are even"
+"""The derivative of y = x + F(x), as the caption says it."""
 
 
 def skip_table(
@@ -17,10 +23,19 @@ def skip_table(
 ) -> Prepared:
     """The cells of `heatmap_table` for the skip share of each residual unit, a number in [0, 1].
 
-    Share = shortcut norm / (shortcut norm + branch norm): 1 all by the shortcut, 0.5 even.
+    Share = shortcut norm / (shortcut norm + branch norm): 1 all by the shortcut, 0.5 even. For a
+    unit y = x + F(x) the shortcut is the 1 in dL/dx = dL/dy (1 + dF/dx).
     """
-    return heatmap_table(
+    shown = heatmap_table(
         run, statistic="skip_share", kind="block", first_step=first_step, last_step=last_step
+    )
+    if shown.data.empty:
+        return replace(shown, name="skip-share")
+    return replace(
+        shown,
+        name="skip-share",
+        caption=f"{shown.caption} · {FORMULA}",
+        options={**shown.options, "noun": "residual units"},
     )
 
 
@@ -33,7 +48,11 @@ def draw_skips(
     title: bool | None = None,
 ) -> go.Figure:
     """The map, one column a unit, colours from 0 to 1."""
-    return draw_heatmap(prepared, style=style, width=width, height=height, title=title)
+    figure = draw_heatmap(prepared, style=style, width=width, height=height, title=title)
+    if len(prepared.data):
+        where = prepared.options["where"]
+        unit_ticks(figure, where["site"].tolist(), where["stage"].tolist())
+    return figure
 
 
 def skip_share(

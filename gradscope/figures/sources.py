@@ -201,6 +201,14 @@ def layers_of(where: pd.DataFrame, kind: str, layers: str | Sequence[str]) -> np
     return mask
 
 
+def latest(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """The rows of the last step that has any, in their order; of equal keys the last one counts."""
+    if frame.empty:
+        return frame
+    frame = frame.loc[frame["step"] == frame["step"].max()]
+    return pd.DataFrame(frame.drop_duplicates(list(keys), keep="last")).reset_index(drop=True)
+
+
 def _glob(pattern: str) -> str:
     return "".join(".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern)
 

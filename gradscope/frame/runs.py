@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from gradscope.frame.tables import FRAMES, findings_frame, sites_frame, tidy
-from gradscope.schema import TABLES, Finding, GradScopeError
+from gradscope.schema import STUDIES, TABLES, Finding, GradScopeError
 from gradscope.store import RunStatus, StoredRun, find_run, list_runs, open_run
 
 
@@ -89,7 +89,7 @@ class Run:
         sites: str | Sequence[str] | None = None,
     ) -> pd.DataFrame:
         """A tidy frame: "parameters", "outputs", "blocks", "histograms", "scalars",
-        "ablations", "sites" or "findings".
+        "ablations", "paths", "heads", "reuse", "shattering", "sites" or "findings".
 
         Columns as in docs/metrics.md; missing values are NaN, `site` is a Categorical of names.
         `columns` reads only some statistics, `sites` only names equal to or matching a glob.
@@ -117,7 +117,7 @@ class Run:
 
     def _steps(self, tables: Sequence[str]) -> np.ndarray:
         empty = np.empty(0, dtype=np.int64)
-        present = [name for name in tables if name in TABLES and name != "ablations"]
+        present = [name for name in tables if name in TABLES and name not in STUDIES]
         read = [self.stored.read(name, ["step"]).get("step", empty) for name in present]
         return np.unique(np.concatenate([empty, *read]).astype(np.int64))
 

@@ -33,7 +33,14 @@ def test_path_profile_of_scaled_identities() -> None:
     assert np.allclose(result.paths, np.array([1, 4, 6, 4, 1]) / 16)
     expected = np.array([1, 2, 1.5, 0.5, 0.0625])
     assert np.allclose(result.contribution, expected / expected.sum())
-    assert result.effective_range(0.6) == (1, 2)
+    assert (result.draws, result.samples) == (3, 2)
+    assert np.allclose(result.gradient_low, result.gradient)
+    told: list[tuple[int, int]] = []
+    single = path_profile(
+        model, batch, lambda out, _: out.sum(), draws=1, on_length=lambda k, n: told.append((k, n))
+    )
+    assert told == [(k, 5) for k in range(1, 6)]
+    assert np.isnan(single.gradient_low).all(), "one draw has no interval"
 
 
 def test_path_profile_runs_on_a_resnet_and_refuses_a_plain_net() -> None:
@@ -69,15 +76,16 @@ def test_heads_feed_only_what_lies_below_them() -> None:
     assert set(table["head"]) == {"main", "aux1", "aux2"}
 
     def norm(site: str, head: str) -> float:
-        return float(table["norm"][(table["site"] == site) & (table["head"] == head)][0])
+        return float(table["norm"][(table["layer"] == site) & (table["head"] == head)][0])
 
     assert norm("conv1", "aux1") > 0
     assert norm("conv1", "aux2") > 0
     assert norm("inception4d.branch1.conv", "aux1") == 0
     assert norm("inception4b.branch1.conv", "aux1") == 0
     assert norm("inception4b.branch1.conv", "aux2") > 0
-    shares = table["share"][table["site"] == "conv1"]
+    shares = table["share"][table["layer"] == "conv1"]
     assert shares.sum() == pytest.approx(1)
+    assert set(table["weight"][table["head"] == "aux1"]) == {0.3}
     mains = table["cosine"][(table["head"] == "main") & np.isfinite(table["cosine"])]
     assert np.allclose(mains, 1)
     assert all(torch.equal(before[n], v) for n, v in model.state_dict().items())
@@ -85,13 +93,68 @@ def test_heads_feed_only_what_lies_below_them() -> None:
     assert not model.training
 
 
-def test_plain_nets_shatter_and_residual_nets_resist() -> None:
-    def curve(depth: int, kind: str) -> float:
-        result = shattering(lambda seed: LineNet(depth, kind, seed=seed), seeds=6)
-        assert result.autocorrelation[0] == pytest.approx(1)
-        return float(result.autocorrelation[4])
+def test_a_heavier_head_has_the_larger_share() -> None:
+    model = models.build("inception_small").eval()
+    batch = (torch.randn(4, 1, 28, 28), torch.tensor([0, 1, 2, 3]))
+    light, heavy = (
+        head_share(model, batch, weights={"aux1": weight}).columns() for weight in (0.3, 0.6)
+    )
+    own = light["head"] == "aux1"
+    assert np.allclose(heavy["norm"][own], 2 * light["norm"][own])
+    at = own & (light["layer"] == "conv1")
+    assert heavy["share"][at][0] > light["share"][at][0]
 
-    shallow, deep = curve(1, "plain_bn"), curve(24, "plain_bn")
-    assert shallow > 0.5
-    assert abs(deep) < 0.1
-    assert curve(24, "residual_bn") > 0.12
+
+def mean_at(depth: int, kind: str, lag: int = 1, **options: float) -> float:
+    result = shattering(lambda seed: LineNet(depth, kind, seed=seed, **options), seeds=6)
+    assert result.autocorrelation[0] == pytest.approx(1)
+    assert result.curves.shape == (6, 16)
+    return float(result.autocorrelation[lag])
+
+
+def test_plain_nets_with_normalisation_shatter_and_residual_nets_resist() -> None:
+    assert mean_at(1, "plain_bn") > 0.9
+    assert abs(mean_at(24, "plain_bn")) < 0.1
+    assert 0.4 < mean_at(24, "residual_bn") < mean_at(24, "residual_bn", beta=0.1)
+
+
+def test_without_normalisation_two_inputs_open_the_same_relus() -> None:
+    """The rates of the paper assume 1/4; normalisation brings it about, depth alone undoes it."""
+
+    def coactivation(depth: int, kind: str) -> float:
+        nets = shattering(lambda seed: LineNet(depth, kind, seed=seed), seeds=4)
+        return float(nets.coactivation.mean())
+
+    assert coactivation(24, "plain_bn") == pytest.approx(0.25, abs=0.02)
+    assert coactivation(24, "plain") > 0.4
+    assert mean_at(24, "plain") > 0.5
+
+
+class _Square(nn.Module):
+    """f(x) = sum of x^2 / 2, whose gradient along the line is the line itself."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return (x**2 / 2).sum(dim=1, keepdim=True), None
+
+
+def test_the_gradient_along_a_line_by_algebra() -> None:
+    direction = torch.tensor([1.0, 2.0])
+    result = shattering(lambda _: _Square(), points=9, lags=3, seeds=1, direction=direction)
+    t = np.arange(-4.0, 5.0)
+    wanted = [float(t[: 9 - k] @ t[k:]) / float(t @ t) for k in range(3)]
+    assert np.allclose(result.curves[0], wanted)
+    assert np.allclose(result.distance, [0, 0.5, 1])
+    assert np.isnan(result.coactivation).all()
+    rows = result.columns()
+    assert {len(values) for values in rows.values()} == {3}
+
+
+def test_coactivation_counts_pairs() -> None:
+    model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        model[0].bias.copy_(torch.tensor([0.0, 5.0]))
+    # On the grid -2, -1, 0, 1, 2 the first ReLU is open for two inputs: 1 of 10 pairs; the other
+    # for all: 10 of 10.
+    result = shattering(lambda _: model, points=5, lags=2, seeds=1)
+    assert result.coactivation[0] == pytest.approx(11 / 20)

@@ -16,7 +16,19 @@ from gradscope.cli.terminal import duration, table
 from gradscope.experiments import DataSet, comparison, train
 from gradscope.store import list_runs, open_run
 
-COMMANDS = ("demo", "train", "compare", "study", "check", "ablate", "runs", "dashboard", "export")
+COMMANDS = (
+    "demo",
+    "train",
+    "compare",
+    "study",
+    "check",
+    "ablate",
+    "paths",
+    "shattering",
+    "runs",
+    "dashboard",
+    "export",
+)
 QUICK = ("--epochs", "1", "--batch-size", "64", "--every", "1", "--device", "cpu")
 
 

@@ -168,6 +168,50 @@ def click_plot(page: object, graph: str, across: float, up: float) -> None:
     page.mouse.click(x, y)  # type: ignore[attr-defined]
 
 
+RANGES = """graph => {
+  const full = document.querySelector(`#${graph} .js-plotly-plot`)._fullLayout;
+  return [full.xaxis.range, full.yaxis.range].flat().map(end => Math.round(1e6 * end) / 1e6);
+}"""
+
+
+def wait_for_points(page: object, graph: str, count: int) -> None:
+    page.wait_for_function(  # type: ignore[attr-defined]
+        """([graph, count]) => document.querySelector(`#${graph} .js-plotly-plot`)
+             ._fullData.some(trace => trace.x && trace.x.length === count)""",
+        arg=[graph, count],
+        timeout=20000,
+    )
+
+
+def test_zoom_stays_while_a_run_grows_until_it_is_reset(page, served) -> None:
+    address, root = served
+    writer = begin(root, "growing", "plain")
+    grow(writer, range(6), 1.0)
+    graph = "compare-training"
+    page.goto(address + "/compare")
+    page.wait_for_selector(f"#{graph}-panel.ready .nsewdrag", state="attached")
+    wait_for_points(page, graph, 6)
+    whole = page.evaluate(RANGES, graph)
+    page.locator(f"#{graph}").scroll_into_view_if_needed()
+    box = page.locator(f"#{graph} .nsewdrag >> nth=0").bounding_box()
+    x, y, width, height = (box[side] for side in ("x", "y", "width", "height"))
+    page.mouse.move(x + 0.3 * width, y + 0.3 * height)
+    page.mouse.down()
+    page.mouse.move(x + 0.6 * width, y + 0.6 * height, steps=5)
+    page.mouse.up()
+    page.wait_for_function(f"whole => ({RANGES})('{graph}')[0] > whole[0]", arg=whole)
+    zoomed = page.evaluate(RANGES, graph)
+    grow(writer, range(6, 10), 1.0)
+    wait_for_points(page, graph, 10)
+    assert page.evaluate(RANGES, graph) == zoomed
+    page.mouse.dblclick(x + 0.5 * width, y + 0.5 * height)
+    page.wait_for_function(f"zoomed => ({RANGES})('{graph}')[0] < zoomed[0]", arg=zoomed)
+    grow(writer, range(10, 14), 1.0)
+    wait_for_points(page, graph, 14)
+    assert page.evaluate(RANGES, graph)[1] > 13
+    writer.close()
+
+
 def test_clicks_on_plots_and_keys(page, served) -> None:
     address, root = served
     for name in ("plain8", "residual8"):

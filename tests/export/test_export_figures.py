@@ -57,6 +57,28 @@ def test_one_file_a_run_for_a_figure_of_one_run(runs: list, tmp_path: Path) -> N
     ]
 
 
+def test_runs_without_the_data_get_no_file(runs: list, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    writer = RunWriter(root, "dense", RunInfo("dense"))
+    writer.append(
+        "reuse",
+        {
+            "step": np.zeros(1),
+            "source": np.zeros(1),
+            "target": np.ones(1),
+            "block": np.array(["b"], object),
+            "weight": np.ones(1),
+            "relative": np.ones(1),
+        },
+    )
+    writer.close()
+    both = [*runs, *load_all(root)]
+    (path,) = export_figures(both, figure="feature-reuse", formats=("csv",), out=tmp_path)
+    assert path.name == "feature-reuse-dense.csv"
+    with pytest.raises(GradScopeError, match="None of the runs has data for feature-reuse"):
+        export_figures(runs, figure="feature-reuse", formats=("csv",), out=tmp_path)
+
+
 @pytest.mark.browser
 def test_images_are_real_and_of_the_size_asked(runs: list, tmp_path: Path) -> None:
     import os

@@ -52,6 +52,7 @@ def write_run(
     units: int = 3,
     nonfinite_at: str = "",
     sampled: float = 1.0,
+    lesions_before: tuple[int, ...] = (),
 ) -> Run:
     """A run whose gradient rms is 1e-3 x 10^(-fall x distance from the loss in [0, 1])."""
     info = RunInfo(model, {"model": model, "seed": seed, "batch_size": 8}, (), {}, family)
@@ -87,7 +88,10 @@ def write_run(
             "time": 1e9 + checks.astype(float),
         },
     )
-    _append_ablations(writer, sites, steps - 1, fall, noise)
+    for step in (*lesions_before, steps - 1):
+        _append_ablations(writer, sites, step, fall, noise)
+    for table, columns in ways(steps - 1, model).items():
+        writer.append(table, columns)
     writer.close()
     return Run(open_run(writer.path))
 
@@ -191,3 +195,52 @@ def _append_ablations(
             "detail": np.array([json.dumps(row[4]) for row in rows], dtype=object),
         },
     )
+
+
+def ways(step: int, network: str) -> dict[str, dict[str, np.ndarray]]:
+    """Rows of the tables of gradient paths: nine units, two heads, one dense block, three nets."""
+    k = np.arange(10)
+    paths = np.array([1, 9, 36, 84, 126, 126, 84, 36, 9, 1]) / 512
+    gradient = 0.5**k
+    product = paths * gradient
+    layers = np.array([f"{name}.conv" for name in ("stem", "a1", "a2", "aux1", "b1", "b2")], object)
+    order = np.arange(6)
+    reached = order < 4
+    weak = np.where(reached, 0.25, 0.0)
+    pairs = [(s, t) for t in range(1, 5) for s in range(t)]
+    source, target = (np.array(side) for side in zip(*pairs, strict=True))
+    lag = np.arange(4)
+    nets = [(depth, seed) for depth in (2, 8) for seed in range(3)]
+    return {
+        "paths": {
+            "step": np.full(10, step), "length": k, "paths": paths, "gradient": gradient,
+            "gradient_low": 0.9 * gradient, "gradient_high": 1.1 * gradient,
+            "contribution": product / product.sum(), "draws": np.full(10, 20),
+            "samples": np.full(10, 64),
+        },
+        "heads": {
+            "step": np.full(12, step),
+            "depth": np.tile(order, 2),
+            "layer": np.tile(layers, 2),
+            "head": np.repeat(np.array(["main", "aux1"], object), 6),
+            "weight": np.repeat([1.0, 0.3], 6),
+            "norm": np.concatenate([np.where(order == 3, 0, 0.75), weak]),
+            "share": np.concatenate([1 - weak, weak]),
+            "cosine": np.concatenate([np.ones(6), np.where(reached, 0.5, np.nan)]),
+            "relative_depth": np.tile(order / 5, 2),
+            "samples": np.full(12, 64),
+        },
+        "reuse": {
+            "step": np.full(len(pairs), step), "source": source, "target": target,
+            "block": np.full(len(pairs), "block1", object), "weight": 0.1 / (1 + target - source),
+            "relative": 2 / (1 + target - source),
+        },
+        "shattering": {
+            "step": np.full(24, step), "lag": np.tile(lag, 6), "distance": np.tile(lag / 64, 6),
+            "depth": np.repeat([d for d, _ in nets], 4), "seed": np.repeat([s for _, s in nets], 4),
+            "network": np.full(24, network, object), "coactivation": np.full(24, 0.25),
+            "autocorrelation": np.concatenate(
+                [np.where(lag == 0, 1.0, 0.5 - 0.01 * d + 0.1 * s) for d, s in nets]
+            ),
+        },
+    }  # fmt: skip

@@ -35,6 +35,13 @@ DRAW: dict[str, Callable[..., go.Figure]] = {
     "bars": lambda runs, **k: figures.ablation_bars(runs, **k),
     "curve": lambda runs, **k: figures.ablation_curve(runs, **k),
     "pareto": lambda runs, **k: figures.pareto(runs, **k),
+    "worth": lambda runs, **k: figures.ablation_heatmap(runs[-1], **k),
+    "paths": lambda runs, **k: figures.path_profile(runs[0], **k),
+    "heads": lambda runs, **k: figures.head_share(runs[0], **k),
+    "heads-norm": lambda runs, **k: figures.head_share(runs[0], statistic="norm", **k),
+    "reuse": lambda runs, **k: figures.feature_reuse(runs[0], **k),
+    "reuse-weight": lambda runs, **k: figures.feature_reuse(runs[0], statistic="weight", **k),
+    "shattering": lambda runs, **k: figures.shattering(runs, **k),
 }
 EMPTY: dict[str, Callable[..., go.Figure]] = {
     name: draw
@@ -49,7 +56,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     return [
         write_run(root, "plain20", model="plain20", family="plain", fall=3.0),
         write_run(root, "resnet20", nonfinite_at="stage2.0.conv1", sampled=0.5),
-        write_run(root, "resnet20-b", units=2),
+        write_run(root, "resnet20-b", units=2, lesions_before=(0, 20)),
     ]
 
 
@@ -99,6 +106,12 @@ def test_a_run_without_rows_says_so_instead_of_failing(empty_run: Run, name: str
 def test_two_empty_runs_have_no_difference(empty_run: Run) -> None:
     figure = figures.gradient_difference([empty_run, empty_run])
     assert "cannot be compared" in figure.layout.meta["answer"]
+
+
+def test_a_run_without_rows_differs_from_nothing(runs: list[Run], empty_run: Run) -> None:
+    for pair in ([runs[0], empty_run], [empty_run, runs[0]]):
+        figure = figures.gradient_difference(pair)
+        assert "cannot be compared" in figure.layout.meta["answer"]
 
 
 def test_wrong_style_and_width(runs: list[Run]) -> None:

@@ -45,7 +45,7 @@ def test_one_line_tells_the_change_and_the_stage_it_happens_in() -> None:
     )
     assert flow_sentence([profile([1e2, 1.0])]) == "Gradient grows 2.0 decades from l1 to l0"
     steady = flow_sentence([profile([1.0, 2.0])])
-    assert steady == "Gradient keeps its size from l1 to l0: the ends differ by a factor 2"
+    assert steady == "Gradient keeps its size from l1 to l0: the ends differ by 0.3 decades"
 
 
 def test_change_there_and_back_is_not_told_as_a_share() -> None:
@@ -83,7 +83,7 @@ def test_the_name_of_an_architecture_alone_says_nothing() -> None:
     text = flow_sentence(lines)
     assert (
         text
-        == "From loss to input the gradient falls 3.0 decades in resnet and keeps its size (×0.5) in plain"
+        == "From loss to input the gradient falls 3.0 decades in resnet and keeps its size (−0.3 decades) in plain"
     )
 
 
