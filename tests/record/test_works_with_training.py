@@ -155,6 +155,30 @@ def test_a_step_left_out_by_the_grad_scaler(track, rows, scalars, fused) -> None
     assert found[scope.steps - 1, "0.weight"]["update_ratio"] > 0
 
 
+def test_float16_autocast_with_a_grad_scaler(track, rows) -> None:
+    """Statistics are those of the unscaled loss, to the rounding of half precision."""
+    model, reference, x = net(), net(), torch.randn(5, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4096.0)
+    y = reference(x)
+    y.square().mean().backward()
+    with track(model) as scope:
+        with torch.autocast("cpu", dtype=torch.float16):
+            out = model(x)
+        assert out.dtype == torch.float16
+        scaler.scale(out.float().square().mean()).backward()
+        scaled = norm(model[0].weight.grad)
+        scaler.step(optimizer)
+        scaler.update()
+    row = rows(scope, "parameters")[0, "0.weight"]
+    assert row["grad_norm"] == pytest.approx(scaled / 4096.0, rel=1e-5)
+    assert row["grad_norm"] == pytest.approx(norm(reference[0].weight.grad), rel=1e-2)
+    assert row["clip_factor"] == 1.0
+    found = rows(scope, "outputs")[0, "2"]
+    assert found["norm"] == pytest.approx(norm(out), rel=1e-5)
+    assert found["grad_norm"] == pytest.approx(norm(y) / 5, rel=1e-2)
+
+
 def test_bfloat16_autocast(track, rows) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
