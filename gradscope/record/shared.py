@@ -53,7 +53,9 @@ class Shared:
             if p.grad is not None:
                 self._own[key] = self._norm(p.grad)
 
-        remove: Callable[[], None] = parameter.register_post_accumulate_grad_hook(accumulated).remove
+        remove: Callable[[], None] = parameter.register_post_accumulate_grad_hook(
+            accumulated
+        ).remove
         return remove
 
     def _follow(self) -> None:
@@ -80,7 +82,9 @@ class Shared:
         keys = [id(p) for p in parameters]
         own = _arriving(self._own if len(self._passes) == 1 else {}, keys)
         reduced = _arriving(self._reduced, keys)
-        self.clear()
+        for key in keys:  # another optimizer may yet ask for the rest
+            self._own.pop(key, None)
+            self._reduced.pop(key, None)
         return lambda scale: {LOCAL: own() / scale, REDUCED: reduced() / scale}
 
 
