@@ -84,5 +84,7 @@ class Shared:
         mine = self._own if len(self._passes) == 1 else {}
         own = arriving([mine.get(key, math.nan) for key in keys])
         reduced = arriving([self._reduced.get(key, math.nan) for key in keys])
-        self.clear()
+        for key in keys:  # another optimizer may yet ask for the rest
+            self._own.pop(key, None)
+            self._reduced.pop(key, None)
         return lambda scale: {LOCAL: own() / scale, REDUCED: reduced() / scale}

@@ -1,8 +1,12 @@
 """The tracker keeps no tensor alive longer than the training does."""
 
 import gc
+import json
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,3 +88,21 @@ def test_a_pass_thrown_away_is_freed_and_not_taken_for_the_steps_own(track, rows
     assert not [name for _, name in found if "#" in name]
     assert found[1, "Sequential"]["norm"] == pytest.approx(norm, rel=1e-5)
     assert found[1, "Sequential"]["grad_norm"] == pytest.approx(2 * norm, rel=1e-5)
+
+
+def test_a_sampled_step_adds_a_copy_of_the_weights_and_little_else() -> None:
+    """Bytes alive at the worst moment, counted by torch's profiler in benchmarks/memory.py."""
+    script = Path(__file__).parents[2] / "benchmarks" / "memory.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "resnet20", "--batch=8", "--size=16", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (peak,) = json.loads(done.stdout)
+    assert peak["weights"] == 1_078_888
+    assert peak["bare"] > 2 * peak["weights"]
+    assert peak["between"] - peak["bare"] < 2**16
+    assert 0 <= peak["sampled"] - peak["bare"] < peak["weights"] + 2**19

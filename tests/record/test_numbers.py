@@ -1,5 +1,6 @@
 """What is recorded against autograd and float64 arithmetic done by hand."""
 
+import importlib
 import math
 
 import pytest
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gradscope import GradScopeError
+from gradscope.store import open_run
 
 
 def norm(t: torch.Tensor) -> float:
@@ -118,8 +120,6 @@ def test_sites_are_numbered_in_order_of_execution(track) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.last(F.relu(self.middle(F.relu(self.first(x)))))
 
-    from gradscope.store import open_run
-
     model = Backwards()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with track(model) as scope:
@@ -151,6 +151,32 @@ def test_a_container_that_applies_a_function_is_seen_after_it(track, rows) -> No
     assert found[0, "0"]["dead_fraction"] == pytest.approx(1 / 3, rel=1e-5)
     assert found[0, "0"]["zero_fraction"] > 1 / 3
     assert found[0, "0.conv"]["zero_fraction"] == 0
+
+
+def test_dead_units_of_inceptions_are_judged_after_the_activation(track, rows) -> None:
+    """GoogLeNet's and Inception's conv units apply their ReLU as a function, in place."""
+    googlenet = importlib.import_module("torchvision.models.googlenet")
+    inception = importlib.import_module("torchvision.models.inception")
+    torch.manual_seed(0)
+    units = [
+        googlenet.BasicConv2d(1, 8, kernel_size=3),
+        inception.BasicConv2d(8, 8, kernel_size=3),
+    ]
+    model = nn.Sequential(*units, nn.Flatten(), nn.Linear(8 * 16, 2))
+    with torch.no_grad():
+        for unit in units:
+            unit.bn.bias[2:4] = -100.0
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with track(model) as scope:
+        for _ in range(4):
+            optimizer.zero_grad()
+            model(torch.randn(6, 1, 8, 8)).square().sum().backward()
+            optimizer.step()
+    found = rows(scope, "outputs")
+    for site in ("0", "1"):
+        assert found[3, site]["dead_fraction"] == pytest.approx(2 / 8, rel=1e-5)
+        assert found[3, site]["zero_fraction"] > 2 / 8
+        assert found[3, f"{site}.bn"]["zero_fraction"] == 0.0
 
 
 def test_norms_at_every_step_and_the_rest_at_sampled_ones(track, rows) -> None:
@@ -192,8 +218,6 @@ def test_choosing_layers(track) -> None:
     with pytest.raises(GradScopeError, match=r"LSTM.*matches no module.*Linear"):
         track(model, observe=nn.LSTM, run="b")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    from gradscope.store import open_run
-
     with track(model, observe=["s*"], run="c") as scope:
         model(torch.randn(3, 2)).sum().backward()
         optimizer.step()

@@ -166,15 +166,62 @@ def test_torchs_transformer(track, rows) -> None:
     assert rows(scope, "parameters")[0, name]["grad_norm"] == pytest.approx(gradient, rel=1e-5)
 
 
-def test_hugging_face(track, rows) -> None:
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("kind", ["gpt2", "bert"])
+def test_hugging_face(track, rows, kind, checkpointed) -> None:
     transformers = pytest.importorskip("transformers")
-    config = transformers.GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=50)
-    model = transformers.GPT2LMHeadModel(config)
+    torch.manual_seed(0)
+    if kind == "gpt2":
+        config = transformers.GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=50)
+        model, tied = transformers.GPT2LMHeadModel(config), "transformer.wte.weight"
+    else:
+        config = transformers.BertConfig(
+            vocab_size=50,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+        )
+        model = transformers.BertForMaskedLM(config)
+        tied = "bert.embeddings.word_embeddings.weight"
+    model.train()
+    if checkpointed:
+        model.gradient_checkpointing_enable()
     tokens = torch.randint(0, 50, (2, 6))
+    kept = []
     with track(model) as scope:
-        one_step(model, lambda: model(tokens, labels=tokens).loss)
-    value = rows(scope, "parameters")[0, "transformer.wte.weight"]["grad_norm"]
-    assert value == pytest.approx(norm(model.transformer.wte.weight.grad), rel=1e-5)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        answer = model(tokens, labels=tokens)
+        answer.logits.register_hook(kept.append)
+        answer.loss.backward()
+        optimizer.step()
+    found = rows(scope, "parameters")
+    assert found[0, tied]["grad_norm"] == pytest.approx(
+        norm(model.get_parameter(tied).grad), rel=1e-5
+    )
+    assert len({n for _, n in found}) == len(list(model.parameters()))
+    row = rows(scope, "outputs")[0, f"{type(model).__name__}:logits"]
+    assert row["norm"] == pytest.approx(norm(answer.logits), rel=1e-5)
+    assert row["grad_norm"] == pytest.approx(norm(kept[0]), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224", "convnext_atto"])
+def test_timm(track, rows, name) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    small = {"img_size": 32} if name.startswith("vit") else {}
+    model = timm.create_model(name, num_classes=4, drop_path_rate=0.1, **small)
+    with track(model) as scope:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        y = model(torch.randn(2, 3, 32, 32))
+        y.square().sum().backward()
+        gradients = {n: norm(p.grad) for n, p in model.named_parameters()}
+        optimizer.step()
+    row = rows(scope, "outputs")[0, type(model).__name__]
+    assert row["norm"] == pytest.approx(norm(y), rel=1e-5)
+    assert row["grad_norm"] == pytest.approx(2 * norm(y), rel=1e-5)
+    found = {n: row["grad_norm"] for (_, n), row in rows(scope, "parameters").items()}
+    assert found == pytest.approx(gradients, rel=1e-5, abs=1e-30)
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
