@@ -93,7 +93,7 @@ def measure_ways(
         raise GradScopeError("images, draws and seeds must each be 1 or more.")
     path = Path(run)
     model, config = rebuild(path)
-    x, y = _some(load(str(config["data"]), data_root), images)
+    x, y = _some(load(str(config["data"]), data_root, side=config.get("image_size")), images)
     subject = _Subject(model, config, x, y, draws, seeds, on_progress or (lambda *_: None))
     found: dict[str, Rows] = {}
     skipped: dict[str, str] = {}
