@@ -15,7 +15,8 @@ from gradscope.store import list_runs, open_run
 SCRIPT = Path(__file__).with_name("distributed_script.py")
 
 
-def launched(how: str, root: Path, every: str = "2") -> list[dict[str, list[float]]]:
+def launched(how: str, root: Path, every: str = "2") -> str:
+    """What the processes print."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
@@ -27,14 +28,27 @@ def launched(how: str, root: Path, every: str = "2") -> list[dict[str, list[floa
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    said = next(line for line in done.stdout.splitlines() if line.startswith("EXPECTED"))
-    return json.loads(said.removeprefix("EXPECTED"))
+    return done.stdout
+
+
+def expectations(said: str) -> list[dict[str, list[float]]]:
+    """What each step should be recorded as, from a single process that sees the whole batch."""
+    line = next(line for line in said.splitlines() if line.startswith("EXPECTED"))
+    return json.loads(line.removeprefix("EXPECTED"))
+
+
+def weights(said: str) -> list[str]:
+    """A digest of the bytes of each process's weights at the end."""
+    return sorted(line for line in said.splitlines() if line.startswith("WEIGHTS"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["ddp", "fsdp2"])
 def test_one_run_with_the_whole_gradient(tmp_path, how) -> None:
-    expected = launched(how, tmp_path)
+    said = launched(how, tmp_path)
+    assert weights(said) == weights(launched(how, tmp_path / "none", "untracked"))
+    assert len(weights(said)) == 2
+    expected = expectations(said)
     assert [r.name for r in list_runs(tmp_path)] == ["run"]
     run = open_run(tmp_path / "run")
     assert run.status.state == "finished"
@@ -68,7 +82,7 @@ def test_one_run_with_the_whole_gradient(tmp_path, how) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["ddp", "fsdp2"])
 def test_all_processes_sample_the_same_steps_by_themselves(tmp_path, how) -> None:
-    expected = launched(how, tmp_path, "auto")
+    expected = expectations(launched(how, tmp_path, "auto"))
     run = open_run(tmp_path / "run")
     table, outputs = run.read("parameters"), run.read("outputs")
     assert len(table["step"]) == 4 * len(expected)
