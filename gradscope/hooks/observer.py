@@ -184,7 +184,7 @@ class Observer:
         self._returned[id(tensor)] = (weakref.ref(tensor), tensor._version, site)
         if tensor.requires_grad:
             self._listen(site, tensor)
-        self._on_output(site, module, tensor.detach())
+        self._on_output(site, module, tensor)
 
     def _listen(self, site: str, tensor: Tensor) -> None:
         token = self._pass
@@ -192,7 +192,7 @@ class Observer:
         def arrived(gradient: Tensor) -> None:
             if token is self._pass and gradient is not None:
                 self._begin_backward()
-                self._guarded(site, self._on_gradient, site, gradient.detach())
+                self._guarded(site, self._on_gradient, site, gradient)
 
         tensor.register_hook(arrived)
         self._listeners.append(weakref.ref(arrived))

@@ -84,7 +84,7 @@ def silent_channels(t: Tensor, dim: int) -> int | None:
 def _plain(t: Tensor) -> Tensor:
     """The elements dense in memory, halves widened."""
     x = t if t.is_contiguous() else flat(t.detach())
-    return x.float() if x.dtype in HALVES else x
+    return x.detach().float() if x.dtype in HALVES else x
 
 
 def _readable(x: Tensor) -> bool:

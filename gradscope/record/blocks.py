@@ -126,7 +126,7 @@ def has_one_addition(module: nn.Module) -> bool:
 def split_sums(shortcut: Tensor, branch: Tensor) -> Tensor:
     """Squares of both and their products, summed up in float64: three numbers on the device."""
     if shortcut.device.type == "cpu":
-        return torch.tensor(products(shortcut, branch), dtype=torch.float64, device="cpu")
+        return torch.from_numpy(np.array(products(shortcut, branch)))
     wide = torch.float32 if shortcut.device.type == "mps" else torch.float64
     s, b = shortcut.reshape(-1).to(wide), branch.reshape(-1).to(wide)
     return torch.stack([torch.dot(s, s), torch.dot(b, b), torch.dot(s, b)])

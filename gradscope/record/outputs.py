@@ -52,7 +52,7 @@ class OutputRecorder:
         self._alias.clear()
 
     def output(self, name: str, module: nn.Module, t: Tensor) -> None:
-        """A module returned `t` (detached)."""
+        """A module returned `t`, which is read here and not kept."""
         site = self._site(name, module, t)
         seen = self._seen[name] = Seen(site, self._sheet.add(t, self._histograms))
         seen.dead = dead_fraction(t, channel_dim(t, type(module).__name__))

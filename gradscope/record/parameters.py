@@ -147,7 +147,7 @@ class ParameterRecorder:
 
     def remember(self, parameters: list[nn.Parameter]) -> None:
         """Copy the weights before an update that is to be looked at in full."""
-        weights = [local(p.detach()) for p in parameters]
+        weights = [local(p) for p in parameters]
         self._before = Before(list(parameters), [w.clone() for w in weights])
 
     def updates(self, full: Work | None) -> Work | None:
@@ -155,7 +155,7 @@ class ParameterRecorder:
         before, self._before = self._before, None
         if full is None or before is None:
             return full
-        now = [local(p.detach()) for p in before.parameters]
+        now = [local(p) for p in before.parameters]
         changes = update_squares(now, before.copies)
 
         def work() -> Mapping[str, Columns]:
@@ -186,7 +186,8 @@ class ParameterRecorder:
                 continue
             gradient = local(parameter.grad)
             slots.append(sheet.add(gradient, self._histograms))
-            numel.append(local(parameter).numel())
+            sparse = parameter.grad.is_sparse
+            numel.append(local(parameter).numel() if sparse else gradient.numel())
         before = self._before
         weight_slots = [sheet.add(w) for w in before.copies] if before is not None else []
         resolve = sheet.take()
@@ -266,7 +267,8 @@ class ParameterRecorder:
 
 def local(t: Tensor) -> Tensor:
     """A tensor's values on this process as a plain real one: of shards, sparse, complex ones too."""
-    t = t.detach()
+    if t.requires_grad:
+        t = t.detach()
     if type(t) is not Tensor and hasattr(t, "to_local"):
         t = cast(Tensor, t.to_local())
     if t.is_sparse:

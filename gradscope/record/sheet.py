@@ -18,7 +18,7 @@ from torch import Tensor
 from gradscope.measure import BINS, RAW, raw_sums, raw_sums_into, sample_stride
 
 CHUNK = 256
-"""Rows a device buffer grows by."""
+"""Rows a buffer grows by."""
 
 HISTOGRAM_SAMPLE = 4096
 """Elements of a host tensor that its magnitude counts read; evenly spread."""
@@ -59,7 +59,8 @@ class Sheet:
 
     def __init__(self) -> None:
         self._host: dict[int, tuple[float, ...]] = {}
-        self._counts: dict[int, NDArray[np.int32]] = {}
+        self._counts: list[NDArray[np.int32]] = []
+        self._counted: list[int] = []
         self._devices: dict[torch.device, DeviceRows] = {}
         self._fraction: list[float] = []
 
@@ -67,10 +68,8 @@ class Sheet:
         """Sum up `t`, `counted` with its magnitudes, and return its slot."""
         slot = len(self._fraction)
         if t.device.type == "cpu":
-            counts = np.zeros(BINS, dtype=np.int32) if counted and t.numel() else None
+            counts = self._row(slot) if counted and t.numel() else None
             self._host[slot] = raw_sums(t, counts, HISTOGRAM_SAMPLE)
-            if counts is not None:
-                self._counts[slot] = counts
             share = 1.0 / sample_stride(t.numel(), HISTOGRAM_SAMPLE)
         else:
             rows = self._devices.get(t.device)
@@ -80,13 +79,22 @@ class Sheet:
         self._fraction.append(share if counted and t.numel() else 0.0)
         return slot
 
+    def _row(self, slot: int) -> NDArray[np.int32]:
+        """A row of zeros for the counts of a host tensor."""
+        used = len(self._counted) % CHUNK
+        if used == 0:
+            self._counts.append(np.zeros((CHUNK, BINS), dtype=np.int32))
+        self._counted.append(slot)
+        row: NDArray[np.int32] = self._counts[-1][used]
+        return row
+
     def clear(self) -> None:
         """Forget everything added."""
         self.__init__()  # type: ignore[misc]
 
     def take(self) -> Callable[[], Sums]:
         """Start copying to the host; the function returned waits and gives all rows."""
-        host, counts, fraction = self._host, self._counts, self._fraction
+        host, counts, counted, fraction = self._host, self._counts, self._counted, self._fraction
         moving = [
             (rows.slots, to_host(torch.cat(rows.sums)), to_host(torch.cat(rows.counts)))
             for rows in self._devices.values()
@@ -99,10 +107,10 @@ class Sheet:
             if host:
                 raw[list(host)] = list(host.values())
             if counts:
-                found[list(counts)] = list(counts.values())
-            for slots, sums, counted in moving:
+                found[counted] = np.concatenate(counts)[: len(counted)]
+            for slots, sums, histograms in moving:
                 raw[slots] = sums()[: len(slots)]
-                found[slots] = counted()[: len(slots)]
+                found[slots] = histograms()[: len(slots)]
             return Sums(raw, found, np.array(fraction, dtype=np.float32))
 
         return resolve
