@@ -51,9 +51,9 @@ def worth_table(run: Source, *, metric: str | None = None) -> Prepared:
     rows = rows.sort_values("step", kind="stable", ignore_index=True)
     rows["stage"] = stages_of(member, rows)
     rows["position"] = pd.factorize(rows["unit"])[0]
-    samples = int(rows["samples"].max())
+    samples = " or ".join(str(int(n)) for n in np.unique(rows["samples"]) if n > 0)
     caption = f"{member.name} · one unit dropped at a time, at {rows['step'].nunique()} steps"
-    caption += f" · {samples} samples" if samples > 0 else ""
+    caption += f" · {samples} samples" if samples else ""
     if bool(rows["ci_low"].notna().any()):
         caption += " · dots: the 95 % interval contains 0"
     answer = _answer(rows, name)

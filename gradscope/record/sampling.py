@@ -20,9 +20,12 @@ LONG_STEP = 5.0
 class Sampling:
     """Decides before each step whether it is sampled, and if not whether gradient norms are taken.
 
-    With an int n every n-th step is sampled. With "auto" the tracker's own seconds are charged to
-    an account that training fills with `budget` seconds per second. A step is sampled when nothing
-    is owed, so that the cost exceeds the budget by one sample at most; norms may use up half of it.
+    With an int n every n-th step is sampled. With "auto" the tracker's seconds are charged to an
+    account that training fills with `budget` seconds per second. A step is sampled when the account
+    can pay for another one like the last, so that once the first sample is paid off the cost stays
+    within the budget; norms may use up half of it. A sample is charged what its step took longer
+    than a typical one, which counts what it did to the caches, but at most three times its own
+    seconds: some steps are long for other reasons.
     """
 
     def __init__(self, every: int | str, budget: float) -> None:
@@ -42,6 +45,7 @@ class Sampling:
         self.steps = 0
         self._typical = 0.0
         self._spent_on_norms = 0.0
+        self._last_sample = 0.0
 
     def sample(self, step: int) -> bool:
         """Whether step `step` is to be sampled in full."""
@@ -49,7 +53,7 @@ class Sampling:
             return step % self.every == 0
         if self.sampled_steps < FIRST_STEPS:
             return True
-        return self.spent <= self.budget * self.elapsed
+        return self.spent + self._last_sample <= self.budget * self.elapsed
 
     def norms(self) -> bool:
         """Whether the gradient norms of a step that is not sampled can be afforded."""
@@ -70,11 +74,13 @@ class Sampling:
             self._typical += 0.05 * (min(bare, LONG_STEP * self._typical) - self._typical)
         self.steps += 1
         self.elapsed += min(bare, LONG_STEP * self._typical)
-        self.spent += own + beside
         if sampled:
+            own = min(max(own, wall - self._typical), 3 * own)
+            self._last_sample = own
             self.sampled_steps += 1
         elif norms:
             self._spent_on_norms += own
+        self.spent += own + beside
 
     def close(self) -> None:
         """Nothing to end."""
