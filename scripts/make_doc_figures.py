@@ -30,6 +30,7 @@ def drawn(root: Path) -> dict[str, go.Figure]:
     return {
         "ablation-bars": figures.ablation_bars(runs(PLAIN_AND_RESIDUAL), **look),
         "ablation-curve": figures.ablation_curve(runs(PLAIN_AND_RESIDUAL), **look),
+        "ablation-heatmap": figures.ablation_heatmap(load(root / "resnet20"), **look),
         "skip-share": figures.skip_share(load(root / "resnet20"), **look),
         "path-profile": figures.path_profile(load(root / "resnet20"), **look),
         "head-share": figures.head_share(load(root / "inception_small"), **look),
