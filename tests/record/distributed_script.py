@@ -76,8 +76,9 @@ if scope:
     scope.close()
 weights = [p.to_local() if hasattr(p, "to_local") else p for p in plain.parameters()]
 digest = hashlib.sha256(b"".join(w.detach().numpy().tobytes() for w in weights)).hexdigest()
-print(f"WEIGHTS {rank} {digest}", flush=True)
+sys.stdout.write(f"WEIGHTS {rank} {digest}\n")
+sys.stdout.flush()
 if rank == 0:
-    print("EXPECTED", json.dumps(told))
+    sys.stdout.write(f"EXPECTED {json.dumps(told)}\n")
 dist.barrier()
 dist.destroy_process_group()
